@@ -1,0 +1,1 @@
+"""What users, items, vectors and bundles are; knows neither event files nor gRPC."""

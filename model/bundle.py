@@ -1,0 +1,105 @@
+"""The bundle: all that serving needs to know of a trained model, in one verified folder.
+
+Opened once, memory-mapped, read by several workers. Which file holds what: docs/bundle.md.
+Knows nothing of training, requests or users (they are in the snapshot).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.encode import Encoder, read_encoder
+from model.items import ItemTable, read_items
+from model.manifest import Manifest, open_verified
+from model.schema import Schema
+
+USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
+ITEMS, VECTORS, INDEX = "items.arrow", "vectors.npy", "index.faiss"
+CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle; every file's checksum held when it was opened."""
+
+    path: Path
+    manifest: Manifest
+    items: ItemTable
+    vectors: npt.NDArray[np.float32]
+    """[N, D] float32, memory-mapped; row i is the vector of item row i."""
+    encoder: Encoder
+    circles: pa.Table
+    """circle_id int32, name, top_features list<string>, size int64, centroid list<float32>,
+    neighbours list<int32>; row c is circle c."""
+
+    @property
+    def schema(self) -> Schema:
+        """The dataset's schema, as it was trained on."""
+        return self.manifest.schema
+
+    @property
+    def dim(self) -> int:
+        """Length of every vector."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def num_interests(self) -> int:
+        """M, the interest vectors a user."""
+        return int(self.manifest.body["num_interests"])
+
+    @property
+    def max_history(self) -> int:
+        """The most events of a history that the user tower reads, the newest."""
+        return int(self.manifest.body["max_history"])
+
+    @property
+    def event_codes(self) -> dict[str, int]:
+        """Event name → its code in the user tower's `events` input, from 1."""
+        return dict(self.manifest.body["event_codes"])
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the user-side heads; position is the code in the `objective` input."""
+        return tuple(self.manifest.body["objectives"])
+
+    @property
+    def user_tower_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that user_tower.onnx takes, the truth about what to feed it."""
+        return tuple(self.manifest.body["user_tower"]["inputs"])
+
+    @property
+    def item_tower_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that item_tower.onnx takes."""
+        return tuple(self.manifest.body["item_tower"]["inputs"])
+
+    @property
+    def user_tower_path(self) -> Path:
+        """user_tower.onnx."""
+        return self.path / USER_TOWER
+
+    @property
+    def item_tower_path(self) -> Path:
+        """item_tower.onnx."""
+        return self.path / ITEM_TOWER
+
+    @property
+    def index_path(self) -> Path:
+        """index.faiss, over rows [0, num_active)."""
+        return self.path / INDEX
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Verify and open a bundle. Raises BundleRejected naming the file that is wrong."""
+    manifest = open_verified(path, kind="bundle")
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        items=read_items(path / ITEMS),
+        vectors=np.load(path / VECTORS, mmap_mode="r"),
+        encoder=read_encoder(path / ENCODER),
+        circles=pq.read_table(path / CIRCLES),
+    )

@@ -1,0 +1,98 @@
+"""Configs of the networks: frozen dataclasses, validated when made, kept as JSON beside weights.
+
+A network is rebuilt from its config alone, so whatever shapes depend on is in here. Imports nothing
+but the error tree, and so runs wherever torch runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from model.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """One input array of a tower, as model/encode.py makes it."""
+
+    name: str
+    type: Literal["category", "categories", "number", "text", "vector"]
+    size: int
+    """category, categories, text: number of codes, 0 (none) counted; number: 2; vector: length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerConfig:
+    """Shapes and regularisation of both towers."""
+
+    num_items: int
+    """Rows of the id table; item code 0 is kept for items that were never trained."""
+    num_events: int
+    """Event names that enter histories; codes 1..num_events, 0 is padding."""
+    item_features: tuple[FeatureSpec, ...] = ()
+    """Content inputs of the item tower; empty: an ID-only tower."""
+    profile_features: tuple[FeatureSpec, ...] = ()
+    """User features that join after the transformer."""
+    has_order: bool = True
+    """False drops positions: the dataset does not know the order of events."""
+    has_times: bool = True
+    """False leaves out gaps and idle time: the dataset has no times, and none are invented."""
+    dim: int = 64
+    """Length of item and interest vectors, and the transformer's width."""
+    num_interests: int = 1
+    """M, the vectors a user; 1 is the plain two-tower model."""
+    max_history: int = 200
+    """The most events that the user tower reads, the newest."""
+    num_layers: int = 2
+    num_heads: int = 2
+    feedforward: int = 4
+    """Width of the feed-forward layer in units of `dim`."""
+    dropout: float = 0.2
+    id_dropout: float = 0.1
+    """Chance that a step hides an item's id, so that content alone stands for a new item."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """cosine scales both towers' vectors to length 1; the score is an inner product either way."""
+    objectives: tuple[str, ...] = ("interest",)
+    """User-side heads; the position is the code of the `objective` input."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the first field that is not allowed."""
+        for name in ("num_events", "dim", "num_interests", "max_history", "num_heads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.num_layers >= 0, "num_layers", self.num_layers, "0 or more")
+        require(
+            self.dim % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of {self.dim}"
+        )
+        for name in ("dropout", "id_dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "at least 0 and below 1")
+        require(
+            self.id_dropout == 0 or bool(self.item_features),
+            "id_dropout",
+            self.id_dropout,
+            "0 where items have no content features: nothing would stand for the item",
+        )
+        require(len(self.objectives) >= 1, "objectives", self.objectives, "at least one name")
+
+
+def require(holds: bool, field: str, given: object, allowed: str) -> None:
+    """Raise ConfigError unless a config field holds what is allowed."""
+    if not holds:
+        raise ConfigError(f"{field} = {given!r} is not allowed; allowed: {allowed}.")
+
+
+def tower_to_json(config: TowerConfig) -> dict[str, Any]:
+    """A JSON-ready copy; `tower_from_json` reads it back."""
+    return asdict(config)
+
+
+def tower_from_json(body: Mapping[str, Any]) -> TowerConfig:
+    """Rebuild a TowerConfig. Raises ConfigError on a field this version does not know."""
+    fields = dict(body)
+    unknown = sorted(set(fields) - set(TowerConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in a tower config.")
+    for name in ("item_features", "profile_features"):
+        fields[name] = tuple(FeatureSpec(**spec) for spec in fields.get(name, ()))
+    fields["objectives"] = tuple(fields.get("objectives", ("interest",)))
+    return TowerConfig(**fields)

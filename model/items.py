@@ -1,0 +1,92 @@
+"""The items of one bundle generation: row to id, id to row, and their raw columns.
+
+Rows belong to one generation and are never stored or sent. The table is Arrow IPC, memory-mapped,
+so that several workers share one copy. Knows nothing of vectors or of requests.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+Int64 = npt.NDArray[np.int64]
+
+
+class ItemTable:
+    """Items in row order; rows `[0, num_active)` are in the index, later rows are retired.
+
+    Columns: item_id, kind, title, the features of the schema, popularity (int64, training events),
+    retired (bool), circle (int32), id_code (int32, 0 = never trained).
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+        self.num_items: int = self.table.num_rows
+        retired = self.table["retired"].to_numpy() if self.num_items else np.empty(0, bool)
+        self.num_active = int(self.num_items - retired.sum())
+        self._ids: pa.Array = _single_chunk(self.table, "item_id")
+        hashes = hash_ids(self._ids.to_pylist())
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._rows: Int64 = order.astype(np.int64)
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """Rows of these ids: int64 [n], -1 where the bundle has no such item."""
+        if not ids or not self.num_items:
+            return np.full(len(ids), -1, np.int64)
+        wanted = hash_ids(ids)
+        place = np.searchsorted(self._hashes, wanted)
+        inside = np.minimum(place, self.num_items - 1)
+        rows = np.where(self._hashes[inside] == wanted, self._rows[inside], -1)
+        found = np.flatnonzero(rows >= 0)
+        names = self._ids.take(pa.array(rows[found])).to_pylist()
+        for position, name in zip(found.tolist(), names, strict=True):
+            if name != ids[position]:  # two ids share a 64-bit hash: walk the run of equal hashes
+                rows[position] = self._walk(int(place[position]), wanted[position], ids[position])
+        return rows
+
+    def ids_of(self, rows: Int64) -> list[str]:
+        """Ids of these rows (each >= 0), in order."""
+        names: list[str] = self._ids.take(pa.array(rows)).to_pylist()
+        return names
+
+    def column(self, name: str, rows: Int64) -> pa.Array:
+        """One raw column at these rows (each >= 0), in order. Raises KeyError if there is none."""
+        return _single_chunk(self.table, name).take(pa.array(rows))
+
+    def _walk(self, start: int, wanted: np.uint64, name: str) -> int:
+        for place in range(start, self.num_items):
+            if self._hashes[place] != wanted:
+                break
+            if self._ids[int(self._rows[place])].as_py() == name:
+                return int(self._rows[place])
+        return -1
+
+
+def hash_ids(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """64-bit xxh3 of each id's UTF-8 bytes: uint64 [n]; the same on every machine."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(name.encode()) for name in ids), np.uint64, len(ids))
+
+
+def read_items(path: Path) -> ItemTable:
+    """Open items.arrow memory-mapped. The caller has verified its checksum."""
+    with pa.memory_map(str(path)) as source:
+        return ItemTable(pa.ipc.open_file(source).read_all())
+
+
+def write_items(table: pa.Table, path: Path) -> None:
+    """Write items.arrow in one record batch, so that a row is one offset away."""
+    table = table.combine_chunks()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
+
+
+def _single_chunk(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -1,0 +1,172 @@
+"""Folders that are whole or absent: written beside, checksummed, renamed; verified when opened.
+
+A bundle and a snapshot are such folders. `MANIFEST.sha256` holds the hash of `manifest.json`, which
+holds the hash and size of every other file, so one short hash stands for the whole folder and no
+parser ever sees a byte that was not verified. Knows nothing of what the files mean.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from model.errors import BundleRejected, ConfigError
+from model.schema import Schema, parse_schema
+
+FORMAT = 1
+MANIFEST, DIGEST = "manifest.json", "MANIFEST.sha256"
+
+Kind = Literal["bundle", "snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A verified manifest.json."""
+
+    version: str
+    """SHA-256 of manifest.json in hex: the folder's version id."""
+    kind: Kind
+    created: datetime
+    as_of: datetime | None
+    """The last event that the data had; None where the dataset has no times."""
+    schema: Schema
+    body: dict[str, Any]
+    """What only this kind of folder has: dims, tower inputs, metrics, ..."""
+
+
+@contextlib.contextmanager
+def write_folder(
+    target: Path,
+    *,
+    kind: Kind,
+    schema: Schema,
+    as_of: datetime | None,
+    body: dict[str, Any],
+    replace: bool = False,
+) -> Iterator[Path]:
+    """Write a checksummed folder: yields a temporary folder to fill, then makes it appear whole.
+
+    target: the final name. body: goes into the manifest as it is when the block ends, so that it
+    may be filled inside the block. replace: whether an existing target gives way.
+
+    Raises ConfigError if the target exists and replace is False. If the block raises, nothing
+    remains and an existing target stays as it was.
+    """
+    if target.exists() and not replace:
+        raise ConfigError(f"{target} exists already; name another folder, or pass --overwrite.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        files = {
+            path.relative_to(partial).as_posix(): {
+                "sha256": _sha256(path),
+                "size": path.stat().st_size,
+            }
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "format": FORMAT,
+            "kind": kind,
+            "created": datetime.now(UTC).isoformat(),
+            "as_of": as_of.isoformat() if as_of else None,
+            "schema": schema.model_dump(exclude_none=True),
+            **body,
+            "files": files,
+        }
+        text = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
+        (partial / MANIFEST).write_bytes(text)
+        (partial / DIGEST).write_bytes(_digest_line(text))
+        for path in partial.rglob("*"):
+            _fsync(path)
+        _fsync(partial)
+        if target.exists():
+            old = target.parent / f".{target.name}.old-{os.getpid()}"
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
+        _fsync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_verified(path: Path, *, kind: Kind) -> Manifest:
+    """Verify every byte of a folder and return its manifest.
+
+    Raises BundleRejected, naming the file, if the folder or a file is missing, has other content
+    than the manifest says, is not listed, or if kind or format are not what this version reads.
+    """
+    if not path.is_dir():
+        raise BundleRejected(f"{path}: no such {kind}. `penchant export` writes one.")
+    names = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
+    for needed in (DIGEST, MANIFEST):
+        if needed not in names:
+            raise BundleRejected(f"{path}: {needed} is missing; this is no whole {kind}. {_AGAIN}")
+    text = (path / MANIFEST).read_bytes()
+    if (path / DIGEST).read_bytes() != _digest_line(text):
+        raise BundleRejected(
+            f"{path}: {MANIFEST} does not match {DIGEST}: one of them is damaged. {_AGAIN}"
+        )
+    manifest = json.loads(text)
+    if manifest.get("format") != FORMAT:
+        raise BundleRejected(
+            f"{path}: format {manifest.get('format')!r}; this version reads format {FORMAT}. "
+            "Serve it with the version that wrote it, or export it again."
+        )
+    if manifest["kind"] != kind:
+        raise BundleRejected(f"{path} is a {manifest['kind']}; a {kind} is needed here.")
+    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    listed = {MANIFEST, DIGEST, *files}
+    if names != listed:
+        name = min(names ^ listed)
+        what = "is missing" if name in listed else "is not in the manifest"
+        raise BundleRejected(f"{path}: {name} {what}. {_AGAIN}")
+    for name, entry in files.items():
+        size = (path / name).stat().st_size
+        if size != entry["size"]:
+            raise BundleRejected(
+                f"{path}: {name} has {size} bytes instead of {entry['size']}: truncated or "
+                f"overwritten. {_AGAIN}"
+            )
+        if _sha256(path / name) != entry["sha256"]:
+            raise BundleRejected(f"{path}: {name} is damaged: its SHA-256 does not match. {_AGAIN}")
+    fixed = {"format", "kind", "created", "as_of", "schema", "files"}
+    return Manifest(
+        version=hashlib.sha256(text).hexdigest(),
+        kind=kind,
+        created=datetime.fromisoformat(manifest["created"]),
+        as_of=datetime.fromisoformat(manifest["as_of"]) if manifest["as_of"] else None,
+        schema=parse_schema(manifest["schema"], file=MANIFEST),
+        body={name: value for name, value in manifest.items() if name not in fixed},
+    )
+
+
+_AGAIN = "Copy it again from where it was written, or export it again."
+
+
+def _digest_line(text: bytes) -> bytes:
+    return f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""The front door: the `penchant` command, and `from penchant import Client, AsyncClient`.
+
+    penchant --help
+
+Knows which file has which command and which extra that file needs, so that the list of commands
+appears at once and a serving machine needs no torch. Everything else is imported when it is asked
+for. Knows nothing of what the commands do.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from model.errors import PenchantError
+
+if TYPE_CHECKING:
+    from serving.client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client", "main"]
+
+OUR_PACKAGES = ("interest", "model", "serving", "training")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand, as `penchant --help` lists it."""
+
+    module: str
+    """The module whose typer `app` has it."""
+    extra: Literal["train", "serve"]
+    """The extra of the package that its module needs."""
+    summary: str
+    """One line."""
+
+
+_offline = partial(Command, "training.cli", "train")
+_online = partial(Command, "serving.cli", "serve")
+
+COMMANDS: dict[str, Command] = {
+    "simulate": _offline("Make a dataset: a small synthetic interest economy."),
+    "import": _offline("Make a dataset out of a public one, such as MovieLens."),
+    "validate": _offline("Check a dataset; name the file, column and row of every fault."),
+    "train": _offline("Train the two towers on a dataset."),
+    "evaluate": _offline("Rank the whole catalogue for held-out users; print the metrics."),
+    "export": _offline("Write the bundle and the user snapshot that a server needs."),
+    "load-users": _online("Load a snapshot's users and histories into a server's store."),
+    "serve": _online("Serve a bundle over gRPC."),
+    "query": _online("Ask a running server what a user would love."),
+    "status": _online("Say whether a server is up, and what it serves."),
+}
+
+PANELS = {"train": "From logs to a bundle", "serve": "From a bundle to answers"}
+
+
+def main() -> None:
+    """Run the command line in sys.argv; the entry point of the `penchant` script.
+
+    Always raises SystemExit: 0 done; 1 an unexpected failure (with a traceback); 2 wrong usage,
+    a refusal (PenchantError) or a missing extra, each as a message on stderr; 130 interrupted.
+    """
+    arguments = sys.argv[1:]
+    try:
+        if arguments and arguments[0] in COMMANDS:
+            run(arguments[0], arguments[1:])
+        else:
+            typer.main.get_command(front_door()).main(arguments, prog_name="penchant")
+    except KeyboardInterrupt:
+        # Typer does this for commands; this is for the imports before and the clean-up after.
+        sys.exit(130)
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Import the module that has the command `name` and hand `arguments` to it.
+
+    Raises SystemExit with the exit code, as `main` documents.
+    """
+    command = COMMANDS[name]
+    try:
+        app: typer.Typer = importlib.import_module(command.module).app
+        typer.main.get_command(app).main([name, *arguments], prog_name="penchant")
+    except PenchantError as error:
+        refuse(str(error))
+    except ModuleNotFoundError as error:
+        # A missing module of our own is a bug and keeps its traceback.
+        if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
+            raise
+        refuse(f"penchant {name} {missing_extra(command.extra, error.name)}")
+
+
+def refuse(message: str) -> None:
+    """Print one message on stderr, red on a terminal, and exit with code 2."""
+    typer.secho(f"Error: {message}", fg=typer.colors.RED, err=True)
+    sys.exit(2)
+
+
+def missing_extra(extra: str, module: str) -> str:
+    """The end of a sentence about something that cannot run without an extra."""
+    return (
+        f"needs the extra [{extra}]: pip install 'penchant[{extra}]' "
+        f"(there is no module {module!r} in this Python)"
+    )
+
+
+def front_door() -> typer.Typer:
+    """The app that answers `penchant`, `penchant --help`, `--version` and unknown commands.
+
+    Its commands are there to be listed: `main` hands a known command to its own app before this
+    one is asked.
+    """
+    app = typer.Typer(
+        help="Penchant, the retrieval engine of interest commerce: learn what people love, and "
+        "find it for them before they look for it.",
+        epilog="A first run of everything: ./scripts/demo",
+        add_completion=False,
+        no_args_is_help=True,
+    )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", help="Show the version and exit.", is_eager=True, callback=_version
+        ),
+    ) -> None:
+        pass
+
+    for name, command in COMMANDS.items():
+        app.command(name, help=command.summary, rich_help_panel=PANELS[command.extra])(
+            _without_arguments(name)
+        )
+    return app
+
+
+def _without_arguments(name: str) -> Callable[[], None]:
+    return lambda: run(name, [])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"penchant {version('penchant')}")
+        raise typer.Exit
+
+
+def __getattr__(name: str) -> Any:
+    """Import Client and AsyncClient at their first use: they need gRPC, the command line may not.
+
+    Raises ImportError, naming the extra, where gRPC is not installed.
+    """
+    if name not in ("AsyncClient", "Client"):
+        raise AttributeError(f"module 'penchant' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module("serving.client"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
+            raise
+        raise ImportError(f"penchant.{name} {missing_extra('serve', error.name)}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The generated code of package interest; the .proto files beside it are the source."""

@@ -1,0 +1,114 @@
+"""Requests that arrive while another batch is computing become the next batch.
+
+No thread of its own and no timer: a request that finds nothing computing computes at once, in its
+own thread; the others queue up, and when a batch ends, the oldest of the waiting takes all that
+wait (up to a limit) and computes for them. Knows nothing of what a batch computes.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
+
+from serving.errors import DeadlineExceeded
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class _Entry(Generic[Request, Answer]):
+    """One waiting request; `wake` is held until there is an answer or it is its turn to lead."""
+
+    __slots__ = ("answer", "deadline", "leads", "request", "size", "wake")
+
+    def __init__(self, request: Request, size: int, deadline: float) -> None:
+        self.request, self.size, self.deadline = request, size, deadline
+        self.answer: Answer | Exception | None = None
+        self.leads = False
+        self.wake: Lock | None = None
+
+
+class Batcher(Generic[Request, Answer]):
+    """Runs `compute` on one batch at a time.
+
+    compute: a list of requests → as many answers; an exception among the answers is raised to
+    that request's caller alone. max_size: the most a batch holds, counted by `size` of `submit`.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Request]], Sequence[Answer | Exception]],
+        *,
+        max_size: int,
+    ) -> None:
+        self._compute, self._max_size = compute, max_size
+        self._waiting: deque[_Entry[Request, Answer]] = deque()
+        self._computing = False
+        self._mutex = Lock()
+
+    def submit(self, request: Request, *, size: int, deadline: float) -> Answer:
+        """The answer to one request; blocks until it is there.
+
+        deadline: on time.monotonic()'s clock. Raises DeadlineExceeded if it passes before the
+        request's batch begins, and what `compute` answered or raised.
+        """
+        entry: _Entry[Request, Answer] = _Entry(request, size, deadline)
+        with self._mutex:
+            leads = not self._computing
+            if leads:
+                self._computing = True
+            else:
+                entry.wake = Lock()
+                entry.wake.acquire()
+                self._waiting.append(entry)
+        if leads:
+            self._lead([entry])
+        elif entry.wake is not None:
+            entry.wake.acquire()
+            if entry.leads:
+                self._lead(self._take(entry))
+        if isinstance(entry.answer, Exception):
+            raise entry.answer
+        assert entry.answer is not None
+        return entry.answer
+
+    def _take(self, first: _Entry[Request, Answer]) -> list[_Entry[Request, Answer]]:
+        """`first` and those that wait behind it, as many as fit into a batch."""
+        batch, size = [first], first.size
+        with self._mutex:
+            while self._waiting and size + self._waiting[0].size <= self._max_size:
+                size += self._waiting[0].size
+                batch.append(self._waiting.popleft())
+        return batch
+
+    def _lead(self, batch: Sequence[_Entry[Request, Answer]]) -> None:
+        """Compute a batch, wake its callers, hand the lead to the oldest that waits."""
+        now = time.monotonic()
+        begun = []
+        for entry in batch:
+            if entry.deadline < now:
+                entry.answer = DeadlineExceeded("the deadline passed while the call waited")
+            else:
+                begun.append(entry)
+        try:
+            answers = self._compute([entry.request for entry in begun]) if begun else []
+            for entry, answer in zip(begun, answers, strict=True):
+                entry.answer = answer
+        except Exception as error:
+            for entry in begun:
+                entry.answer = error
+        finally:
+            with self._mutex:
+                following = self._waiting.popleft() if self._waiting else None
+                self._computing = following is not None
+            if following is not None:
+                following.leads = True
+                self._wake(following)
+            for entry in batch:
+                self._wake(entry)
+
+    @staticmethod
+    def _wake(entry: _Entry[Request, Answer]) -> None:
+        if entry.wake is not None and entry.wake.locked():
+            entry.wake.release()

@@ -1,0 +1,265 @@
+"""The commands of a serving machine: serve, load-users, query, status.
+
+Each imports what it needs when it runs. Knows no protos: it asks through serving/client.py.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.schema import KINDS
+from serving.domain import AnyOf, Filter, Not, Range
+from serving.errors import BadRequest
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+ADDRESS = "127.0.0.1:50051"
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(rf"^({_NUMBER})?\.\.({_NUMBER})?$")
+
+State = Annotated[
+    Path, typer.Option(help="Folder of live state; holds store.db, is made if it is not there.")
+]
+Address = Annotated[str, typer.Option(help="Where the server listens, host:port.")]
+
+
+@app.callback()
+def commands() -> None:
+    """Serve a bundle, and ask what it would show."""
+
+
+@app.command()
+def serve(
+    bundle: Annotated[
+        Path, typer.Argument(help="The bundle folder, as `penchant export` wrote it.")
+    ],
+    state: State,
+    workers: Annotated[int, typer.Option(help="Processes that serve; one a core.")] = 1,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. There is no authentication: keep it private.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 picks a free one.")] = 50051,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="TCP port for Prometheus (/metrics); none: not served.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Calls that a worker holds at once; also the most in one batch.")
+    ] = 32,
+    onnx_threads: Annotated[int, typer.Option(help="Threads inside one run of the tower.")] = 1,
+    faiss_threads: Annotated[int, typer.Option(help="Threads inside one search.")] = 1,
+    max_k: Annotated[
+        int, typer.Option(help="The most candidates that a query may ask for.")
+    ] = 1000,
+    drain_pause: Annotated[
+        float, typer.Option(help="Seconds of NOT_SERVING before new calls are refused.")
+    ] = 0.5,
+    drain_grace: Annotated[
+        float, typer.Option(help="Seconds that begun calls may take to finish.")
+    ] = 10.0,
+    max_connection_age: Annotated[
+        float, typer.Option(help="Seconds after which a connection is closed gently.")
+    ] = 300.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Log every call, not only slow and failed ones.")
+    ] = False,
+) -> None:
+    """Serve a bundle over gRPC until SIGTERM or Ctrl-C, which drain before they stop.
+
+    Each worker verifies the bundle and warms up before it says SERVING; one that dies is started
+    again. Logs are JSON lines on stderr.
+
+    Example: [bold]penchant serve bundle --state state --workers 2 --metrics-port 9090[/bold]
+    """
+    from serving.config import Limits, ServerConfig
+    from serving.supervisor import Listening, run_supervised
+
+    config = ServerConfig(
+        bundle=bundle,
+        state=state,
+        host=host,
+        port=port,
+        workers=workers,
+        metrics_port=metrics_port,
+        threads=threads,
+        onnx_threads=onnx_threads,
+        faiss_threads=faiss_threads,
+        drain_pause=drain_pause,
+        drain_grace=drain_grace,
+        max_connection_age=max_connection_age,
+        log_level=log_level,
+        log_requests=log_requests,
+        limits=Limits(max_k=max_k),
+    )
+
+    def announce(listening: Listening) -> None:
+        processes = "1 worker" if workers == 1 else f"{workers} workers"
+        print(f"Serving {bundle} with {processes} on {host}:{listening.port}", flush=True)
+        if listening.metrics_port is not None:
+            print(f"Metrics at http://{host}:{listening.metrics_port}/metrics", flush=True)
+
+    run_supervised(config, announce)
+
+
+@app.command("load-users")
+def load_users(
+    snapshot: Annotated[Path, typer.Argument(help="The snapshot folder of `penchant export`.")],
+    state: State,
+) -> None:
+    """Load a snapshot's users and their histories into the store of a state folder.
+
+    Events are merged by their id: loading twice changes nothing, loading a newer snapshot adds what
+    is new. A server on the same folder may go on running; it sees the users at once.
+
+    Example: [bold]penchant load-users snapshot --state state[/bold]
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from serving.store.base import store_path
+    from serving.store.load import load_snapshot
+    from serving.store.sqlite import SqliteStore
+
+    store = SqliteStore(store_path(state))
+    bar = Progress(
+        TextColumn("loading users"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        loaded = load_snapshot(
+            snapshot,
+            store,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    store.close()
+    print(
+        f"{loaded.num_users:,} users, {loaded.num_events:,} events, {loaded.num_added:,} of them "
+        f"new, in {store_path(state)}"
+    )
+
+
+@app.command()
+def query(
+    user: Annotated[str, typer.Argument(help="A user id; leave it out with --history.")] = "",
+    history: Annotated[
+        str, typer.Option(help="Item ids, oldest first, instead of a user: a,b,c")
+    ] = "",
+    k: Annotated[int, typer.Option("--k", "-k", help="How many items to show.")] = 20,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Only this kind ({', '.join(KINDS)}); may be repeated."),
+    ] = None,
+    filter_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="craft=silver,bamboo (any of) or price=10..50 (a range, either end may be left "
+            "out); != for not. May be repeated; all must hold.",
+        ),
+    ] = None,
+    exclude: Annotated[str, typer.Option(help="Item ids not to show: a,b,c")] = "",
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Show items of the history, too.")
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="An objective of the bundle; none: its first.")
+    ] = "",
+    address: Address = ADDRESS,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
+) -> None:
+    """Ask a running server what a user would love, and show why.
+
+    Each line names the circle of the item and the interest of the user (from 1) that found it.
+
+    Examples: [bold]penchant query u42 --kind product --filter price=10..50[/bold]
+    or, without a stored user, [bold]penchant query --history i7,i9,i12[/bold]
+    """
+    from rich.console import Console
+
+    from serving.client import Client
+    from serving.domain import History, UserQuery
+    from serving.tables import print_found
+
+    if bool(user) == bool(history):
+        raise BadRequest("give either a USER or --history, not both and not neither.")
+    filters = [parse_filter(text) for text in filter_ or ()]
+    if kind:
+        filters.append(AnyOf("kind", tuple(kind)))
+    question = UserQuery(
+        user,
+        History(_listed(history)) if history else None,
+        exclude_item_ids=_listed(exclude),
+    )
+    with Client(address, timeout=timeout, num_channels=1) as client:
+        found = client.retrieve(
+            question,
+            k=k,
+            filters=filters,
+            objective=objective,
+            exclude_seen=not include_seen,
+            fields=("title", "kind"),
+            num_history=5,
+        )
+    print_found(found, user or "this history", Console())
+
+
+@app.command()
+def status(
+    address: Address = ADDRESS,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
+) -> None:
+    """Say whether a server is up, and what it serves. Exit code 2 if it is not.
+
+    Example: [bold]penchant status --address 127.0.0.1:50051[/bold]
+    """
+    from rich.console import Console
+
+    from serving.client import Client
+    from serving.tables import print_status
+
+    with Client(address, timeout=timeout, num_channels=1) as client:
+        print_status(client.status(), address, Console())
+
+
+def parse_filter(text: str) -> Filter:
+    """`craft=silver,bamboo`, `price=10..50`, `price=..50`, and `!=` for not.
+
+    Raises BadRequest for what is none of these.
+    """
+    column, sign, value = text.partition("=")
+    negated = column.endswith("!")
+    column = column.removesuffix("!").strip()
+    span = _RANGE.match(value.strip())
+    if not sign or not column or not value.strip(" ,"):
+        raise BadRequest(
+            f"--filter {text!r} cannot be read; write COLUMN=VALUE,VALUE or COLUMN=MIN..MAX"
+        )
+    filter_: Filter = AnyOf(column, tuple(_listed(value)))
+    if span and (span[1] or span[2]):
+        ends = [float(end) if end else None for end in span.groups()]
+        filter_ = Range(column, *ends)
+    return Not(filter_) if negated else filter_
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

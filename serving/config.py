@@ -1,0 +1,108 @@
+"""How a server runs: addresses, workers, limits. Frozen; handed to each worker as JSON."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that one request may ask for. A request beyond is refused with BadRequest."""
+
+    max_k: int = 1000
+    """Candidates a query."""
+    max_queries: int = 256
+    """Queries in one batch."""
+    max_history: int = 10_000
+    """Events of one history given in a request."""
+    max_filters: int = 32
+    """Filters of one request, and how deep a negation may nest."""
+    max_values: int = 1000
+    """Values of one any_of filter."""
+    max_excluded: int = 50_000
+    """Items that one query may exclude."""
+    max_fields: int = 64
+    """Item columns returned beside the ids."""
+    max_id_bytes: int = 256
+    """Bytes (UTF-8) of one id, name or filter value."""
+    max_message_bytes: int = 16 * 1024 * 1024
+    """Bytes of one request message; gRPC refuses longer ones unread."""
+    max_pending: int = 1024
+    """Calls that may wait in one worker; those beyond are shed with Overloaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything that `penchant serve` was told."""
+
+    bundle: Path
+    """The bundle folder to serve."""
+    state: Path
+    """The folder of live state; holds store.db."""
+    host: str = "127.0.0.1"
+    """Where to listen; loopback unless told otherwise, since there is no authentication yet."""
+    port: int = 50051
+    """TCP port of the gRPC server; 0 picks a free one."""
+    workers: int = 1
+    """Worker processes; one for each core that serves."""
+    metrics_port: int | None = None
+    """TCP port for Prometheus, over HTTP at /metrics; none: not served; 0 picks a free one."""
+    threads: int = 32
+    """Threads a worker that hold calls, and so the most calls that can share one batch."""
+    onnx_threads: int = 1
+    """Threads inside one ONNX Runtime call. More than one spins on the cores of other workers."""
+    faiss_threads: int = 1
+    """Threads inside one FAISS search."""
+    drain_pause: float = 0.5
+    """Seconds between NOT_SERVING and refusing new calls, for load balancers to look away."""
+    drain_grace: float = 10.0
+    """Seconds that calls already begun may take to finish."""
+    max_connection_age: float = 300.0
+    """Seconds after which a connection is closed gently, so that clients spread over workers."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    log_requests: bool = False
+    """Write a log line for every call, not only for slow and failed ones (about 30 µs each)."""
+    slow_ms: float = 250.0
+    """A call that takes longer than this many milliseconds is logged."""
+    limits: Limits = field(default_factory=Limits)
+    """What one request may ask for."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value that is not allowed."""
+        _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
+        _require(1 <= self.workers <= 256, "workers", self.workers, "1 to 256")
+        _require(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
+        _require(self.onnx_threads >= 1, "onnx_threads", self.onnx_threads, "at least 1")
+        _require(self.faiss_threads >= 1, "faiss_threads", self.faiss_threads, "at least 1")
+        _require(self.drain_pause >= 0, "drain_pause", self.drain_pause, "0 or more seconds")
+        _require(self.drain_grace >= 0, "drain_grace", self.drain_grace, "0 or more seconds")
+        _require(
+            self.max_connection_age > 0, "max_connection_age", self.max_connection_age, "above 0"
+        )
+        levels = ("debug", "info", "warning", "error")
+        _require(self.log_level in levels, "log_level", self.log_level, ", ".join(levels))
+        for limit in dataclasses.fields(self.limits):
+            value = getattr(self.limits, limit.name)
+            _require(value >= 1, f"limits.{limit.name}", value, "at least 1")
+
+    def to_json(self) -> str:
+        """Everything as one JSON object, for `from_json` in another process."""
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ServerConfig":
+        """What `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        values["bundle"], values["state"] = Path(values["bundle"]), Path(values["state"])
+        values["limits"] = Limits(**values["limits"])
+        return cls(**values)
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} = {value!r} is not allowed; allowed: {allowed}")

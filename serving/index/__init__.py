@@ -1,0 +1,1 @@
+"""What is near a vector, among the rows that a request allows."""

@@ -1,0 +1,135 @@
+"""VectorIndex over the FAISS index of a bundle.
+
+A search is planned by how many rows are allowed. Measured on one core of a 2-core machine, 50
+thousand 64-d vectors, k = 100: a scan of all rows 0.23 ms; of an allowed half with a bitmap
+selector 0.58 ms, of a twentieth 0.12 ms; copying the allowed rows out and scanning those 0.06 ms
+for one thousand of them, 0.15 ms for 2.5 thousand.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from model.ann import exact_search, open_index
+from serving.index.base import Bitmap, Bool, Float32, Int64
+
+SCAN_ROWS = 1500
+"""With at most this many rows allowed, those rows are scanned exactly."""
+MAX_FETCH = 2048
+"""Excluded rows are met by fetching more, up to this many; beyond, by an exact scan."""
+
+
+class FaissIndex:
+    """A FAISS index, read-only, with the vectors that it was built of beside it.
+
+    index: N vectors, inner product. vectors: [N, D] float32, the same rows, for exact scans.
+    """
+
+    def __init__(self, index: Any, vectors: Float32) -> None:
+        self._index, self._vectors = index, vectors
+
+    @classmethod
+    def open(cls, path: Path, vectors: Float32) -> "FaissIndex":
+        """Open index.faiss memory-mapped. The caller has verified its checksum."""
+        return cls(open_index(path), vectors)
+
+    @property
+    def num_rows(self) -> int:
+        """N: rows are 0 … N - 1."""
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """D: the length of a vector."""
+        return int(self._index.d)
+
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        *,
+        allowed: Bitmap | None = None,
+        excluded: Sequence[Int64] | None = None,
+    ) -> tuple[Int64, Float32]:
+        """The k best rows of each query; see VectorIndex.search."""
+        num_allowed = self.num_rows if allowed is None else allowed.count
+        longest = max((len(out) for out in excluded), default=0) if excluded is not None else 0
+        if num_allowed == 0 or not len(queries):
+            return _nothing(len(queries), k)
+        if allowed is not None and num_allowed <= SCAN_ROWS:
+            return self._scan_rows(queries, k, allowed.rows, excluded)
+        if longest and k + longest > min(MAX_FETCH, num_allowed):
+            mask = None if allowed is None else allowed.mask
+            inside = [out[out < self.num_rows] for out in excluded or ()]
+            return exact_search(queries, self._vectors, k, allowed=mask, excluded=inside)
+        parameters = None
+        if allowed is not None:
+            # FAISS keeps a pointer to the bitmap: `packed` lives as long as `allowed` does.
+            selector = faiss.IDSelectorBitmap(allowed.packed)  # type: ignore[call-arg, arg-type]
+            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        fetch = min(k + longest, num_allowed)
+        scores, rows = self._index.search(queries, fetch, params=parameters)
+        if longest and excluded is not None:
+            _drop(rows, scores, excluded)
+        _settle(rows, scores)
+        return _fit(rows, scores, k)
+
+    def _scan_rows(
+        self, queries: Float32, k: int, rows: Int64, excluded: Sequence[Int64] | None
+    ) -> tuple[Int64, Float32]:
+        """Exact search among `rows` (rising) only."""
+        places = None
+        if excluded is not None:
+            places = [np.flatnonzero(_members(rows, out)) for out in excluded]
+        found, scores = exact_search(queries, self._vectors[rows], k, excluded=places)
+        return np.where(found >= 0, rows[found], -1), scores
+
+
+def _members(rows: Int64, sorted_rows: Int64) -> Bool:
+    """[n] bool: which of `rows` are in `sorted_rows`."""
+    if not len(sorted_rows):
+        return np.zeros(rows.shape, bool)
+    place = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
+    found: Bool = sorted_rows[place] == rows
+    return found
+
+
+def _drop(rows: Int64, scores: Float32, excluded: Sequence[Int64]) -> None:
+    """Turn excluded rows into none, and move the nones to the end of each query, in place."""
+    for i, out in enumerate(excluded):
+        if not len(out):
+            continue
+        gone = _members(rows[i], out)
+        if gone.any():
+            kept = np.count_nonzero(~gone)
+            rows[i, :kept], scores[i, :kept] = rows[i, ~gone], scores[i, ~gone]
+            rows[i, kept:], scores[i, kept:] = -1, -np.inf
+
+
+def _settle(rows: Int64, scores: Float32) -> None:
+    """Make the order the documented one, in place: FAISS leaves equal scores in any order."""
+    if rows[:, -1].min() < 0:
+        scores[rows < 0] = -np.inf
+    tied = scores[:, 1:] == scores[:, :-1]
+    if not tied.any():
+        return
+    for i in np.flatnonzero(tied.any(axis=1)):
+        order = np.lexsort((rows[i], -scores[i]))
+        rows[i], scores[i] = rows[i, order], scores[i, order]
+
+
+def _fit(rows: Int64, scores: Float32, k: int) -> tuple[Int64, Float32]:
+    """Cut or pad to exactly k columns."""
+    width = rows.shape[1]
+    if width >= k:
+        return rows[:, :k], scores[:, :k]
+    out_rows, out_scores = _nothing(len(rows), k)
+    out_rows[:, :width], out_scores[:, :width] = rows, scores
+    return out_rows, out_scores
+
+
+def _nothing(num_queries: int, k: int) -> tuple[Int64, Float32]:
+    return np.full((num_queries, k), -1, np.int64), np.full((num_queries, k), -np.inf, np.float32)

@@ -1,0 +1,36 @@
+"""Structured logs: one JSON object a line on stderr."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logs(level: str, **bound: object) -> None:
+    """Set up structlog for this process; `bound` goes into every line (worker, process)."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    _BOUND.clear()
+    _BOUND.update(bound)
+
+
+_BOUND: dict[str, object] = {}
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    """A logger with what this process bound; call it where it is used, after configure_logs."""
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger(**_BOUND)
+    return log

@@ -1,0 +1,151 @@
+"""Who asks: a query's user becomes rows, event codes and times that the tower can read.
+
+Users come from the store or from the request. Knows no search and no protos.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.domain import History, PartError, RetrieveRequest, UserQuery
+from serving.generation import Generation
+from serving.store.base import NO_TIME, UserStore
+
+Int64 = npt.NDArray[np.int64]
+
+NOTHING: Int64 = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Reader:
+    """What is known about one query's user. Rows belong to the generation that made it."""
+
+    rows: Int64 = field(default_factory=lambda: NOTHING)
+    """[L] item rows that the tower reads, oldest first, all >= 0."""
+    events: Int64 = field(default_factory=lambda: NOTHING)
+    """[L] event codes from 1."""
+    times: Int64 = field(default_factory=lambda: NOTHING)
+    """[L] UTC µs, or NO_TIME."""
+    profile: str = ""
+    """JSON object of raw user features, or empty."""
+    seen: Int64 = field(default_factory=lambda: NOTHING)
+    """[n] item rows of every event that was read, -1 where the bundle lacks the item."""
+    latest_items: Sequence[str] = ()
+    """The latest events, for display, as many as the request asked for: [h] item ids."""
+    latest_events: Sequence[str] = ()
+    """[h] event names."""
+    latest_times: Int64 = field(default_factory=lambda: NOTHING)
+    """[h] UTC µs, or NO_TIME."""
+    gave_vectors: bool = False
+    """The query holds its interests itself; nothing else is known, nor needed."""
+    errors: list[PartError] = field(default_factory=list)
+    """What of an inline history had to be left aside."""
+
+
+class Readers:
+    """Reads the users of queries for one generation. Safe across threads."""
+
+    def __init__(self, generation: Generation, store: UserStore) -> None:
+        self._generation, self._store = generation, store
+        self._codes: tuple[Sequence[str], Int64] = ((), NOTHING)
+
+    def read(self, query: UserQuery, position: int, request: RetrieveRequest | None) -> Reader:
+        """The user of the query at `position` of its request; an empty one where unknown.
+
+        request: what is wanted beside the interests, if anything. Raises StoreUnavailable.
+        """
+        num_shown = request.num_history if request is not None else 0
+        if query.vectors is not None:
+            return Reader(gave_vectors=True)
+        if query.history is not None:
+            return self._inline(query, query.history, position, num_shown)
+        if request is not None and request.exclude_seen:
+            return self._stored(query.user_id, None, num_shown)
+        limit = max(self._generation.bundle.max_history, num_shown)
+        reader = self._stored(query.user_id, limit, num_shown)
+        if len(reader.rows) < len(reader.seen) == limit:
+            # Some of the latest events do not count here; older ones take their places.
+            return self._stored(query.user_id, None, num_shown)
+        return reader
+
+    def _stored(self, user_id: str, limit: int | None, num_shown: int) -> Reader:
+        stored = self._store.read(user_id, limit=limit)
+        if stored is None:
+            return Reader()
+        names, codes = self._codes
+        if names is not self._store.event_names:
+            names = self._store.event_names
+            codes = self._generation.event_codes_of(names)
+            self._codes = (names, codes)
+        seen = self._generation.rows_of(stored.item_ids)
+        reader = _usable(seen, codes[stored.events], stored.timestamps_us)
+        reader.profile = stored.profile
+        if num_shown:
+            reader.latest_items = stored.item_ids[-num_shown:]
+            reader.latest_events = [names[code] for code in stored.events[-num_shown:].tolist()]
+            reader.latest_times = stored.timestamps_us[-num_shown:]
+        return reader
+
+    def _inline(self, query: UserQuery, history: History, position: int, num_shown: int) -> Reader:
+        generation, num_events = self._generation, len(history.item_ids)
+        names = history.events or [generation.default_event] * num_events
+        times = np.asarray(history.timestamps_us, np.int64)
+        if not len(times):
+            times = np.full(num_events, NO_TIME)
+        seen, codes = generation.rows_of(history.item_ids), generation.event_codes_of(names)
+        reader = _usable(seen, codes, times)
+        if query.profile:
+            reader.profile = json.dumps(dict(query.profile), sort_keys=True, default=_listed)
+        if num_shown:
+            reader.latest_items, reader.latest_events = (
+                history.item_ids[-num_shown:],
+                names[-num_shown:],
+            )
+            reader.latest_times = times[-num_shown:]
+        where = f"queries[{position}].history"
+        reader.errors = [
+            PartError(
+                position,
+                "UNKNOWN_ITEM",
+                f"{where}.item_ids[{i}]",
+                f"no item {history.item_ids[i]!r} in the bundle; left aside",
+            )
+            for i in np.flatnonzero(seen < 0).tolist()
+        ] + [
+            PartError(
+                position,
+                "EVENT_NOT_IN_HISTORY",
+                f"{where}.events[{i}]",
+                f"event {names[i]!r} enters no history; left aside",
+            )
+            for i in np.flatnonzero(codes == 0).tolist()
+        ]
+        return reader
+
+
+def known_times(times: Int64, now: int) -> Int64:
+    """[L] times without NO_TIME: an unknown time is read as the next known one, or else as now."""
+    if not len(times) or times.min() != NO_TIME:
+        return times
+    unknown = times == NO_TIME
+    filled = np.where(unknown, np.iinfo(np.int64).max, times)[::-1]
+    following: Int64 = np.minimum.accumulate(filled)[::-1]
+    return np.where(following == np.iinfo(np.int64).max, now, following)
+
+
+def _usable(seen: Int64, codes: Int64, times: Int64) -> Reader:
+    """The events whose item the bundle knows and whose event enters histories."""
+    if not len(seen) or (seen.min() >= 0 and codes.min() > 0):
+        return Reader(seen, codes, times, seen=seen)
+    keep = (seen >= 0) & (codes > 0)
+    return Reader(seen[keep], codes[keep], times[keep], seen=seen)
+
+
+def _listed(value: object) -> object:
+    """JSON for the vectors of a profile."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"no JSON for {type(value).__name__}")

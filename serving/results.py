@@ -1,0 +1,102 @@
+"""What a client gets back: answers as lists and numpy arrays, query after query.
+
+Knows no protos and no network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.domain import PartError
+
+ColumnValues = list[str] | list[list[str]] | npt.NDArray[np.float64]
+"""One item column: strings ("" = none), lists of strings, or float64 (NaN = none)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where an answer came from and what it lacks."""
+
+    bundle_version: str
+    """The hash of the bundle that answered."""
+    worker: str
+    """The worker process that answered."""
+    left_out: tuple[str, ...] = ()
+    """What was left out to meet the deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Candidates of Q queries: the first counts[0] of the n belong to query 0, and so on."""
+
+    item_ids: list[str]
+    """[n] ids."""
+    scores: npt.NDArray[np.float32]
+    """[n] inner product with the interest that found the item."""
+    counts: npt.NDArray[np.int64]
+    """[Q] how many candidates each query has."""
+    interests: npt.NDArray[np.int64]
+    """[n] which of the query's interests found the item, from 0."""
+    circles: list[str]
+    """[n] name of the item's circle, "" for none."""
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
+    """The item columns asked for, n values each."""
+    source: Source
+
+    def query(self, position: int) -> slice:
+        """Where the candidates of one query lie in the arrays."""
+        end = int(self.counts[: position + 1].sum())
+        return slice(end - int(self.counts[position]), end)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownHistory:
+    """The latest events of Q queries, oldest first within each."""
+
+    item_ids: list[str]
+    events: list[str]
+    timestamps_us: npt.NDArray[np.int64]
+    """[n] microseconds since 1970 UTC; empty where the dataset has no times."""
+    counts: npt.NDArray[np.int64]
+    """[Q] how many events each query has here."""
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved(Found):
+    """The answer of `retrieve`."""
+
+    cold: npt.NDArray[np.bool_]
+    """[Q] True where nothing is known about the user."""
+    history_lengths: npt.NDArray[np.int64]
+    """[Q] how many of the user's events entered the answer."""
+    history: ShownHistory | None = None
+    """Present where num_history was asked for."""
+    errors: Sequence[PartError] = ()
+    """What of the request was left aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """The answer of `embed_users`."""
+
+    interests: npt.NDArray[np.float32]
+    """[Q, M, D]."""
+    cold: npt.NDArray[np.bool_]
+    history_lengths: npt.NDArray[np.int64]
+    errors: Sequence[PartError] = ()
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """The answer of `status`: what is served; its fields are those of admin_service.proto."""
+
+    source: Source
+    server_version: str
+    uptime_seconds: float
+    bundle: Mapping[str, object]
+    store: Mapping[str, object]
+    limits: Mapping[str, int]

@@ -1,0 +1,67 @@
+"""What one worker serves: the active generation, the store, and the batcher before the pipeline.
+
+Opens and warms them up before the first request, and checks every request. Knows no gRPC.
+"""
+
+import time
+from collections.abc import Sequence
+
+from model.bundle import open_bundle
+from serving.batching import Batcher
+from serving.config import ServerConfig
+from serving.domain import Candidates, EmbedRequest, RetrieveRequest, SimilarRequest
+from serving.generation import Generation
+from serving.metrics import BATCH_QUERIES, BUNDLE
+from serving.pipeline import Answer, Pipeline
+from serving.store.base import UserStore, store_path
+from serving.store.sqlite import SqliteStore
+from serving.validate import check_embed, check_retrieve, check_similar
+
+MAX_BATCH_QUERIES = 64
+"""Queries computed together at most; a request with more is a batch of its own."""
+
+
+class Runtime:
+    """Answers checked requests. Safe across threads."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Verify, open and warm up. Raises BundleRejected and StoreUnavailable."""
+        self.limits = config.limits
+        bundle = open_bundle(config.bundle)
+        self.generation = Generation(bundle, onnx_threads=config.onnx_threads)
+        self.store: UserStore = SqliteStore(store_path(config.state))
+        self._pipeline = Pipeline(self.generation, self.store)
+        self._batcher: Batcher[RetrieveRequest | EmbedRequest, Answer] = Batcher(
+            self._compute, max_size=MAX_BATCH_QUERIES
+        )
+        self.generation.warm_up()
+        BUNDLE.labels(self.generation.version, self.generation.schema.name).set(1)
+        self.ready_at = time.monotonic()
+
+    def retrieve(self, request: RetrieveRequest, *, deadline: float) -> Answer:
+        """Candidates of each query; deadline on time.monotonic()'s clock.
+
+        Raises BadRequest, StoreUnavailable and DeadlineExceeded.
+        """
+        check_retrieve(request, self.limits, self.generation)
+        return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
+
+    def embed(self, request: EmbedRequest, *, deadline: float) -> Answer:
+        """Interests of each query; raises as `retrieve` does."""
+        check_embed(request, self.limits, self.generation)
+        return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
+
+    def similar(self, request: SimilarRequest) -> Candidates:
+        """Neighbours of items or vectors. Raises BadRequest, UnknownItem among them."""
+        check_similar(request, self.limits, self.generation)
+        return self._pipeline.similar(request)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def _compute(
+        self, requests: Sequence[RetrieveRequest | EmbedRequest]
+    ) -> Sequence[Answer | Exception]:
+        BATCH_QUERIES.observe(sum(len(request.queries) for request in requests))
+        return self._pipeline.answer(requests)

@@ -1,0 +1,162 @@
+"""One worker process: wiring, health, reflection, drain.
+
+    python -m serving.server NAME < config.json
+
+is how the supervisor starts it (serving/supervisor.py): the first line of stdin is a ServerConfig
+as JSON; the end of stdin means that the supervisor is gone. One line of JSON on stdout says that
+the worker is ready, or why it is not. Logs go to stderr.
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import faiss
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from interest.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    retrieval_service_pb2,
+    retrieval_service_pb2_grpc,
+)
+from model.errors import PenchantError
+from serving.config import ServerConfig
+from serving.interceptors import CallExecutor, CallInterceptor
+from serving.logs import configure_logs, logger
+from serving.runtime import Runtime
+from serving.servicer import AdminServicer, RetrievalServicer
+
+SERVICES: tuple[str, ...] = (
+    retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+)
+
+
+class WorkerServer:
+    """A gRPC server over one runtime, with health and reflection. Not started until `start`."""
+
+    def __init__(self, config: ServerConfig, runtime: Runtime, *, worker: str) -> None:
+        self._config = config
+        executor = CallExecutor(config.threads)
+        interceptor = CallInterceptor(
+            executor,
+            max_pending=config.limits.max_pending,
+            slow_ms=config.slow_ms,
+            log_requests=config.log_requests,
+        )
+        self._server = grpc.server(
+            executor,
+            interceptors=[interceptor],
+            options=[
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", config.limits.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(config.drain_grace * 1000)),
+            ],
+        )
+        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        servicer = RetrievalServicer(runtime, worker=worker)
+        _warm_up(servicer)
+        retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, self._server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminServicer(runtime, worker=worker), self._server
+        )
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    def start(self) -> int:
+        """Listen and say SERVING; returns the port. Raises OSError where it cannot be bound."""
+        address = f"{self._config.host}:{self._config.port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        self._server.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    def drain(self) -> None:
+        """Say NOT_SERVING, pause, refuse new calls, let the begun ones finish."""
+        # enter_graceful_shutdown makes it final: a late set() cannot bring SERVING back.
+        self._health.enter_graceful_shutdown()
+        time.sleep(self._config.drain_pause)
+        self._server.stop(self._config.drain_grace).wait()
+
+    def _set_health(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        for name in ("", *SERVICES):
+            self._health.set(name, state)
+
+
+class _NoDeadline:
+    """The context of a call that nobody made."""
+
+    def time_remaining(self) -> float | None:
+        return None
+
+
+def _warm_up(servicer: RetrievalServicer) -> None:
+    """Answer a few requests, so that the first real one meets loaded code and filled caches."""
+    request = retrieval_service_pb2.RetrieveRequest(
+        queries=[retrieval_service_pb2.UserQuery(user_id="nobody")],
+        k=1,
+        fields=["kind", "title"],
+        exclude_seen=True,
+        num_history=1,
+    )
+    for _ in range(3):
+        servicer.Retrieve(request, _NoDeadline())
+    # What was loaded so far stays for good; the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+
+
+def main(name: str) -> int:
+    """Run one worker until SIGTERM or the end of stdin; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which sends TERM
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    config = ServerConfig.from_json(sys.stdin.readline())
+    worker = f"{name}.{os.getpid()}"
+    configure_logs(config.log_level, worker=worker)
+    faiss.omp_set_num_threads(config.faiss_threads)
+    try:
+        runtime = Runtime(config)
+        server = WorkerServer(config, runtime, worker=worker)
+        port = server.start()
+    except (PenchantError, OSError) as error:
+        _tell({"error": str(error), "kind": type(error).__name__})
+        return 1
+    _tell({"ready": port})
+    logger().info("worker ready", port=port, bundle=runtime.generation.version)
+    threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+    stopping.wait()
+    logger().info("worker draining")
+    server.drain()
+    runtime.close()
+    logger().info("worker stopped")
+    return 0
+
+
+def _watch_stdin(stopping: threading.Event) -> None:
+    while sys.stdin.read(4096):
+        pass
+    stopping.set()
+
+
+def _tell(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Where users' histories and profiles are kept between requests."""

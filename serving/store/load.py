@@ -1,0 +1,96 @@
+"""A snapshot's users merged into a store: what `penchant load-users` does.
+
+Merging goes by event id, so loading the same snapshot twice changes nothing, and a newer snapshot
+adds what is new. Knows no rows and no vectors.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.manifest import Manifest
+from model.snapshot import open_snapshot, read_histories
+from serving.store.base import NO_TIME, NewHistory, UserStore
+
+_PROFILES_A_BATCH = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load did: users in the snapshot, events in it, and how many of those were new."""
+
+    manifest: Manifest
+    num_users: int
+    num_events: int
+    num_added: int
+
+
+def load_snapshot(
+    path: Path, store: UserStore, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Loaded:
+    """Merge the snapshot at `path` into the store, a few thousand users a transaction.
+
+    progress: called with (users done, users in all). Raises BundleRejected for a damaged snapshot
+    before anything is written, StoreUnavailable where the store cannot be written; what earlier
+    transactions wrote then stays, and loading again completes it.
+    """
+    manifest, users = open_snapshot(path)
+    total = users.num_rows
+    for start in range(0, total if users.num_columns > 1 else 0, _PROFILES_A_BATCH):
+        store.put_profiles(_profiles(users.slice(start, _PROFILES_A_BATCH)))
+    done = num_events = num_added = 0
+    for batch in read_histories(path):
+        num_added += store.merge_histories(_histories(batch))
+        done += batch.num_rows
+        num_events += len(pc.list_flatten(batch.column("item_ids")))
+        progress(done, max(total, done))
+    return Loaded(manifest, max(total, done), num_events, num_added)
+
+
+def _profiles(users: pa.Table) -> Iterator[tuple[str, str]]:
+    """(user_id, JSON of the features that are present) of each user."""
+    for row in users.to_pylist():
+        user_id = row.pop("user_id")
+        present = {name: value for name, value in row.items() if value is not None}
+        yield user_id, json.dumps(present, ensure_ascii=False, sort_keys=True)
+
+
+def _histories(batch: pa.RecordBatch) -> Iterator[NewHistory]:
+    """The batch's users; columns are flattened once, then cut a user at a time."""
+    user_ids = batch.column("user_id").to_pylist()
+    lengths = pc.fill_null(pc.list_value_length(batch.column("item_ids")), 0)
+    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    num_events = int(ends[-1]) if len(ends) else 0
+    item_ids = pc.list_flatten(batch.column("item_ids")).to_pylist()
+    events = pc.list_flatten(batch.column("events")).to_pylist()
+    event_ids = pc.list_flatten(batch.column("event_ids")).to_pylist()
+    times = _times(batch.column("timestamps"), lengths)
+    # The order among equal timestamps is the order of the list, unless the snapshot knows better.
+    sequences = np.arange(num_events) - np.repeat(starts, ends - starts)
+    if "sequences" in batch.schema.names:
+        sequences = pc.list_flatten(batch.column("sequences")).to_numpy(zero_copy_only=False)
+    for user_id, start, end in zip(user_ids, starts.tolist(), ends.tolist(), strict=True):
+        yield NewHistory(
+            user_id,
+            item_ids[start:end],
+            events[start:end],
+            times[start:end],
+            sequences[start:end],
+            event_ids[start:end],
+        )
+
+
+def _times(column: pa.Array, lengths: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """[num_events] int64 µs, NO_TIME for the users whose list is null."""
+    known = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    has_time = np.repeat(known, lengths.to_numpy(zero_copy_only=False))
+    times = np.full(len(has_time), NO_TIME, np.int64)
+    flat = pc.list_flatten(column).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    times[has_time] = pc.fill_null(flat, NO_TIME).to_numpy(zero_copy_only=False)
+    return times

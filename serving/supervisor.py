@@ -1,0 +1,243 @@
+"""Spawns the workers on one port, restarts those that die, stops them all together.
+
+Each worker is a fresh interpreter (never a fork: gRPC, FAISS and ONNX Runtime hold threads) that
+binds the same port with SO_REUSEPORT. Knows no bundle: the first worker that cannot open one says
+why. Serves the workers' metrics, summed.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from model.errors import BundleRejected, ConfigError, PenchantError
+from serving.config import ServerConfig
+from serving.errors import StoreUnavailable
+from serving.logs import configure_logs, logger
+
+_POLL = 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_KINDS: dict[str, type[PenchantError]] = {
+    "BundleRejected": BundleRejected,
+    "StoreUnavailable": StoreUnavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server that has become ready can be reached."""
+
+    host: str
+    port: int
+    metrics_port: int | None
+
+
+class _Worker:
+    """One worker process and what it said on its stdout."""
+
+    def __init__(self, name: str, config: ServerConfig, environment: dict[str, str]) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "serving.server", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; `poll` will tell
+            self.process.stdin.write(config.to_json() + "\n")
+            self.process.stdin.flush()
+        self.said: dict[str, str | int] = {}
+        self.started = time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line:
+            self.said = json.loads(line)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker serves."""
+        return "ready" in self.said
+
+    def failure(self) -> PenchantError | None:
+        """Why the worker could not become ready, once it has ended without being so."""
+        if self.process.poll() is None:
+            return None
+        self._reader.join()
+        if self.is_ready:
+            return None
+        kind = _KINDS.get(str(self.said.get("kind")), ConfigError)
+        code = self.process.returncode
+        return kind(str(self.said.get("error", f"worker {self.name} ended with code {code}")))
+
+
+class Supervisor:
+    """Runs `config.workers` workers until told to stop."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._stopping = threading.Event()
+        self._workers: list[_Worker] = []
+        configure_logs(config.log_level, worker="supervisor")
+
+    def stop(self) -> None:
+        """Ask for the end; `run` then drains the workers and returns. Safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self, on_ready: Callable[[Listening], None]) -> None:
+        """Serve until `stop`. on_ready: called once, when every worker serves.
+
+        Raises BundleRejected, StoreUnavailable or ConfigError when the workers cannot become
+        ready; none is left running then.
+        """
+        with self._reserved_port() as port, self._metrics() as (metrics_port, environment):
+            config = replace(self._config, port=port)
+            try:
+                self._start(config, environment)
+                if not self._stopping.is_set():
+                    on_ready(Listening(config.host, port, metrics_port))
+                self._watch(config, environment)
+            finally:
+                self._end()
+
+    def _start(self, config: ServerConfig, environment: dict[str, str]) -> None:
+        """Spawn the workers and wait until all are ready. Raises what the first failure says."""
+        self._workers = [_Worker(f"w{i}", config, environment) for i in range(config.workers)]
+        while not self._stopping.wait(0.02):
+            for worker in self._workers:
+                failure = worker.failure()
+                if failure is not None:
+                    raise failure
+            if all(worker.is_ready for worker in self._workers):
+                return
+
+    def _watch(self, config: ServerConfig, environment: dict[str, str]) -> None:
+        """Restart the workers that die, after a pause that doubles while they keep dying."""
+        pauses = dict.fromkeys(range(len(self._workers)), _FIRST_PAUSE)
+        due: dict[int, float] = {}
+        while not self._stopping.wait(_POLL):
+            now = time.monotonic()
+            for i, worker in enumerate(self._workers):
+                if worker.process.poll() is None:
+                    if now - worker.started > 60:
+                        pauses[i] = _FIRST_PAUSE
+                elif i not in due:
+                    self._bury(worker)
+                    due[i] = now + pauses[i]
+                    pauses[i] = min(pauses[i] * 2, _LONGEST_PAUSE)
+                elif due[i] <= now:
+                    del due[i]
+                    self._workers[i] = _Worker(worker.name, config, environment)
+
+    def _bury(self, worker: _Worker) -> None:
+        failure = worker.failure()
+        logger().error(
+            "worker died, restarting",
+            name=worker.name,
+            pid=worker.process.pid,
+            exit_code=worker.process.returncode,
+            reason=str(failure) if failure else "",
+        )
+        if self._config.metrics_port is not None:
+            mark_process_dead(  # type: ignore[no-untyped-call]
+                worker.process.pid, self._metrics_folder
+            )
+
+    def _end(self) -> None:
+        """Drain every worker; kill those that outlast their grace."""
+        for worker in self._workers:
+            worker.process.send_signal(signal.SIGTERM)
+        patience = time.monotonic() + self._config.drain_pause + self._config.drain_grace + 5
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(patience - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                logger().error("worker did not stop, killing it", name=worker.name)
+                worker.process.kill()
+                worker.process.wait()
+            for pipe in (worker.process.stdin, worker.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+
+    @contextlib.contextmanager
+    def _reserved_port(self) -> Iterator[int]:
+        """The port to serve on, held for the workers to share.
+
+        The port is bound without SO_REUSEPORT first: with it, a second server on the same port
+        would start and take half of the first one's connections. Raises ConfigError if taken.
+        """
+        host, port = self._config.host, self._config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = host.strip("[]")
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+            with socket.socket(family) as held:
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                held.bind((address, port))
+                yield held.getsockname()[1]
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+            ) from error
+
+    @contextlib.contextmanager
+    def _metrics(self) -> Iterator[tuple[int | None, dict[str, str]]]:
+        """The metrics server's port, and the environment that workers need for it."""
+        environment = {
+            **os.environ,
+            # One thread each: the threads of BLAS spin, and there is a worker for every core.
+            "OMP_NUM_THREADS": str(self._config.faiss_threads),
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        if self._config.metrics_port is None:
+            yield None, environment
+            return
+        with tempfile.TemporaryDirectory(prefix="penchant-metrics-") as folder:
+            self._metrics_folder = folder
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+            try:
+                http, thread = start_http_server(
+                    self._config.metrics_port, addr=self._config.host, registry=registry
+                )
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot serve metrics on port {self._config.metrics_port}: {error.strerror}; "
+                    "choose another --metrics-port"
+                ) from error
+            try:
+                yield (
+                    http.server_address[1],
+                    {**environment, "PROMETHEUS_MULTIPROC_DIR": folder},
+                )
+            finally:
+                http.shutdown()
+                http.server_close()
+                thread.join()
+
+
+def run_supervised(config: ServerConfig, on_ready: Callable[[Listening], None]) -> None:
+    """Run a supervisor that SIGTERM and SIGINT stop; raises as Supervisor.run does."""
+    supervisor = Supervisor(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.run(on_ready)

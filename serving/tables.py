@@ -1,0 +1,105 @@
+"""Answers as tables for a terminal. Knows results, not where they come from."""
+
+from datetime import UTC, datetime
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serving.results import Retrieved, ServerStatus, ShownHistory
+
+_KIND_STYLE = {
+    "product": "green",
+    "video": "cyan",
+    "live": "red",
+    "article": "blue",
+    "creator": "magenta",
+}
+
+
+def print_found(found: Retrieved, who: str, console: Console) -> None:
+    """The candidates of one query, below the user's latest history."""
+    if found.history is not None and found.history.item_ids:
+        console.print(_history(found.history, who))
+    if found.cold[0]:
+        console.print(
+            f"[yellow]Nothing is known about {escape(who)} yet (cold): "
+            "this is what Penchant shows to a stranger.[/yellow]"
+        )
+    for error in found.errors:
+        console.print(f"[yellow]{escape(error.field)}: {escape(error.message)}[/yellow]")
+    table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("title", overflow="fold", min_width=20)
+    table.add_column("kind")
+    table.add_column("score", justify="right")
+    table.add_column("circle", overflow="fold")
+    table.add_column("interest", justify="right")
+    titles, kinds = found.columns["title"], found.columns["kind"]
+    for i, item_id in enumerate(found.item_ids):
+        kind = str(kinds[i])
+        table.add_row(
+            str(i + 1),
+            escape(str(titles[i]) or item_id),
+            f"[{_KIND_STYLE.get(kind, 'default')}]{escape(kind)}[/]",
+            f"{found.scores[i]:.3f}",
+            escape(found.circles[i]) or "–",
+            str(found.interests[i] + 1),
+        )
+    console.print(table)
+    if not found.item_ids:
+        console.print("No item passes these filters.")
+    console.print(
+        f"[dim]{len(found.item_ids)} items · bundle {found.source.bundle_version[:12]} · "
+        f"worker {escape(found.source.worker)}[/dim]"
+    )
+
+
+def print_status(status: ServerStatus, address: str, console: Console) -> None:
+    """What a server serves, a line each."""
+    bundle, store = status.bundle, status.store
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    rows = {
+        "server": f"{address}, up {status.uptime_seconds:,.0f} s",
+        "worker": status.source.worker,
+        "penchant": status.server_version,
+        "bundle": f"{bundle['name']} {str(bundle['version'])[:12]}",
+        "created": str(bundle["created"]),
+        "data until": str(bundle["as_of"]) or "unknown",
+        "items": f"{bundle['num_active']:,} retrievable of {bundle['num_items']:,}",
+        "vectors": f"{bundle['dim']} numbers, {bundle['num_interests']} interests a user",
+        "history": f"the latest {bundle['max_history']} events",
+        "circles": str(bundle["num_circles"]),
+        "objectives": _joined(bundle["objectives"]),
+        "filters": _joined(bundle["filterable"]),
+        "columns": _joined(bundle["columns"]),
+        "users": f"{store['num_users']:,} in {store['kind']}",
+        "most a query": f"k {status.limits['max_k']:,}; {status.limits['max_queries']:,} queries",
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+
+
+def _history(history: ShownHistory, who: str) -> Table:
+    table = Table(title=f"What {escape(who)} did last", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("when", style="dim")
+    table.add_column("event")
+    table.add_column("title", overflow="fold", min_width=20)
+    table.add_column("kind")
+    titles, kinds = history.columns["title"], history.columns["kind"]
+    for i, item_id in enumerate(history.item_ids):
+        when = "–"
+        if len(history.timestamps_us) and history.timestamps_us[i]:
+            moment = datetime.fromtimestamp(history.timestamps_us[i] / 1e6, UTC)
+            when = moment.strftime("%Y-%m-%d %H:%M")
+        title = str(titles[i]) or item_id
+        table.add_row(when, escape(history.events[i]), escape(title), escape(str(kinds[i])))
+    return table
+
+
+def _joined(values: object) -> str:
+    return ", ".join(map(str, values)) if isinstance(values, list) else str(values)

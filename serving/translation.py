@@ -1,0 +1,297 @@
+"""The client's side of the wire: questions to protos, answers to numpy. Sends nothing itself.
+
+The server's side is serving/servicer.py.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+
+from interest.v1 import admin_service_pb2, retrieval_service_pb2, types_pb2
+from serving.domain import (
+    AnyOf,
+    FeatureValue,
+    Filter,
+    FloatArray,
+    Not,
+    PartError,
+    Range,
+    UserQuery,
+)
+from serving.errors import BadRequest, BadVector
+from serving.results import (
+    ColumnValues,
+    Embedded,
+    Found,
+    Retrieved,
+    ServerStatus,
+    ShownHistory,
+    Source,
+)
+
+DEFAULT_K = 20
+
+Users = str | UserQuery | Sequence[str | UserQuery]
+"""Who is asking: a user id, a UserQuery (history or vectors), or a batch of those."""
+Answer = TypeVar("Answer")
+
+
+class RetrieveOptions(TypedDict, total=False):
+    """What `retrieve` may be told; meanings as in retrieval_service.proto. k: 20 unless given."""
+
+    k: int
+    filters: Sequence[Filter]
+    objective: str
+    exclude_seen: bool
+    fields: Sequence[str]
+    num_history: int
+    time_us: int
+
+
+class SimilarOptions(TypedDict, total=False):
+    """What `find_similar` may be told; as in retrieval_service.proto. k: 20 unless given."""
+
+    k: int
+    filters: Sequence[Filter]
+    exclude_item_ids: Sequence[str]
+    fields: Sequence[str]
+
+
+class EmbedOptions(TypedDict, total=False):
+    """What `embed_users` may be told; meanings as in retrieval_service.proto."""
+
+    objective: str
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """One RPC: where it goes, what it says, and how its response becomes an answer."""
+
+    path: str
+    request: Message
+    response: type[Message]
+    translate: Callable[[Any], Answer]
+
+
+def retrieve_call(users: Users, options: RetrieveOptions) -> Call[Retrieved]:
+    """Retrieve. Raises BadRequest for what no message can say (k of -1)."""
+    rest = dict(options)
+    request = _built(
+        retrieval_service_pb2.RetrieveRequest,
+        queries=_users(users),
+        filters=[_filter(filter_) for filter_ in options.get("filters", ())],
+        k=rest.pop("k", DEFAULT_K),
+        **{name: value for name, value in rest.items() if name != "filters"},
+    )
+    return Call(
+        "/interest.v1.RetrievalService/Retrieve",
+        request,
+        retrieval_service_pb2.RetrieveResponse,
+        _retrieved,
+    )
+
+
+def find_similar_call(
+    items: str | Sequence[str] | FloatArray, options: SimilarOptions
+) -> Call[Found]:
+    """FindSimilar. Raises BadRequest for what no message can say."""
+    rest = dict(options)
+    given: dict[str, Any] = (
+        {"vectors": _vectors(items)}
+        if isinstance(items, np.ndarray)
+        else {"item_ids": [items] if isinstance(items, str) else items}
+    )
+    request = _built(
+        retrieval_service_pb2.FindSimilarRequest,
+        filters=[_filter(filter_) for filter_ in options.get("filters", ())],
+        k=rest.pop("k", DEFAULT_K),
+        **{name: value for name, value in rest.items() if name != "filters"},
+        **given,
+    )
+    return Call(
+        "/interest.v1.RetrievalService/FindSimilar",
+        request,
+        retrieval_service_pb2.FindSimilarResponse,
+        lambda response: Found(**_found(response)),
+    )
+
+
+def embed_users_call(users: Users, options: EmbedOptions) -> Call[Embedded]:
+    """EmbedUsers. Raises BadRequest for what no message can say."""
+    request = _built(retrieval_service_pb2.EmbedUsersRequest, queries=_users(users), **options)
+    return Call(
+        "/interest.v1.RetrievalService/EmbedUsers",
+        request,
+        retrieval_service_pb2.EmbedUsersResponse,
+        _embedded,
+    )
+
+
+def status_call() -> Call[ServerStatus]:
+    """GetStatus."""
+    return Call(
+        "/interest.v1.AdminService/GetStatus",
+        admin_service_pb2.GetStatusRequest(),
+        admin_service_pb2.GetStatusResponse,
+        _status,
+    )
+
+
+def _built(message: Callable[..., Message], **values: Any) -> Message:
+    try:
+        return message(**values)
+    except (TypeError, ValueError) as error:  # protobuf's own check of types and ranges
+        raise BadRequest(str(error)) from None
+
+
+def _users(users: Users) -> list[retrieval_service_pb2.UserQuery]:
+    batch = [users] if isinstance(users, str | UserQuery) else users
+    return [_query(user) for user in batch]
+
+
+def _query(user: str | UserQuery) -> retrieval_service_pb2.UserQuery:
+    if isinstance(user, str):
+        return retrieval_service_pb2.UserQuery(user_id=user)
+    query = retrieval_service_pb2.UserQuery(
+        user_id=user.user_id,
+        profile=[_feature(name, value) for name, value in user.profile.items()],
+        exclude_item_ids=user.exclude_item_ids,
+    )
+    if user.history is not None:
+        query.history.SetInParent()  # an empty history is one, too
+        query.history.item_ids.extend(user.history.item_ids)
+        query.history.events.extend(user.history.events)
+        query.history.timestamps_us.extend(
+            np.asarray(user.history.timestamps_us, np.int64).tolist()
+        )
+    if user.vectors is not None:
+        query.vectors.CopyFrom(_vectors(user.vectors))
+    return query
+
+
+def _vectors(vectors: FloatArray) -> types_pb2.Vectors:
+    """[n, D] float32."""
+    array = np.asarray(vectors, "<f4")
+    if array.ndim != 2:
+        raise BadVector(f"vectors of shape {array.shape}; give [number of vectors, dimension]")
+    return types_pb2.Vectors(data=array.tobytes(), dim=array.shape[1])
+
+
+def _feature(name: str, value: FeatureValue) -> types_pb2.Feature:
+    if isinstance(value, str):
+        return types_pb2.Feature(name=name, category=value)
+    if isinstance(value, float | int):
+        return types_pb2.Feature(name=name, number=value)
+    if isinstance(value, np.ndarray):
+        return types_pb2.Feature(name=name, vector=np.asarray(value, "<f4").tobytes())
+    return types_pb2.Feature(name=name, categories=types_pb2.StringList(values=value))
+
+
+def _filter(filter_: Filter) -> types_pb2.Filter:
+    if isinstance(filter_, AnyOf):
+        return types_pb2.Filter(any_of=types_pb2.AnyOf(field=filter_.field, values=filter_.values))
+    if isinstance(filter_, Range):
+        return types_pb2.Filter(
+            range=types_pb2.Range(field=filter_.field, min=filter_.min, max=filter_.max)
+        )
+    assert isinstance(filter_, Not)
+    return types_pb2.Filter(negation=_filter(filter_.filter))
+
+
+def _retrieved(response: retrieval_service_pb2.RetrieveResponse) -> Retrieved:
+    history = None
+    if response.HasField("history"):
+        shown = response.history
+        history = ShownHistory(
+            item_ids=list(shown.item_ids),
+            events=list(shown.events),
+            timestamps_us=np.array(shown.timestamps_us, np.int64),
+            counts=np.array(shown.counts, np.int64),
+            columns=_columns(shown.columns),
+        )
+    return Retrieved(
+        **_found(response),
+        cold=np.array(response.cold, np.bool_),
+        history_lengths=np.array(response.history_lengths, np.int64),
+        history=history,
+        errors=_errors(response.errors),
+    )
+
+
+def _found(
+    response: retrieval_service_pb2.RetrieveResponse | retrieval_service_pb2.FindSimilarResponse,
+) -> dict[str, Any]:
+    """The fields of Found."""
+    candidates = response.candidates
+    names = list(candidates.circle_names)
+    return {
+        "item_ids": list(candidates.item_ids),
+        "scores": np.array(candidates.scores, np.float32),
+        "counts": np.array(candidates.counts, np.int64),
+        "interests": np.array(candidates.interests, np.int64),
+        "circles": [names[circle] for circle in candidates.circles],
+        "columns": _columns(candidates.columns),
+        "source": _source(response.info),
+    }
+
+
+def _embedded(response: retrieval_service_pb2.EmbedUsersResponse) -> Embedded:
+    flat = np.frombuffer(response.interests.data, "<f4")
+    return Embedded(
+        interests=flat.reshape(-1, response.num_interests, response.interests.dim),
+        cold=np.array(response.cold, np.bool_),
+        history_lengths=np.array(response.history_lengths, np.int64),
+        errors=_errors(response.errors),
+        source=_source(response.info),
+    )
+
+
+def _status(response: admin_service_pb2.GetStatusResponse) -> ServerStatus:
+    def plain(message: Message) -> dict[str, Any]:
+        return {
+            field.name: list(value) if field.is_repeated else value
+            for field in message.DESCRIPTOR.fields
+            for value in [getattr(message, field.name)]
+        }
+
+    return ServerStatus(
+        source=_source(response.info),
+        server_version=response.server_version,
+        uptime_seconds=response.uptime_seconds,
+        bundle=plain(response.bundle),
+        store=plain(response.store),
+        limits=plain(response.limits),
+    )
+
+
+def _source(info: types_pb2.AnswerInfo) -> Source:
+    return Source(
+        bundle_version=info.bundle_version,
+        worker=info.worker,
+        left_out=tuple(info.left_out),
+    )
+
+
+def _errors(errors: Sequence[types_pb2.ItemError]) -> tuple[PartError, ...]:
+    return tuple(PartError(e.index, e.code, e.field, e.message) for e in errors)
+
+
+def _columns(columns: Sequence[types_pb2.Column]) -> Mapping[str, ColumnValues]:
+    return {column.field: _values(column) for column in columns}
+
+
+def _values(column: types_pb2.Column) -> ColumnValues:
+    match column.WhichOneof("values"):
+        case "numbers":
+            return np.array(column.numbers.values, np.float64)
+        case "lists":
+            ends = np.cumsum(column.lists.counts, dtype=np.int64).tolist()
+            starts = [0, *ends[:-1]]
+            values = list(column.lists.values)
+            return [values[start:end] for start, end in zip(starts, ends, strict=True)]
+        case _:
+            return list(column.strings.values)

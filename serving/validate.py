@@ -1,0 +1,232 @@
+"""Every request is checked once, here, before anything is computed for it.
+
+Each check raises BadRequest (or a kind of it) that names the field, says what was given and what is
+allowed. Knows limits and the schema of the active generation; no protos.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from serving.config import Limits
+from serving.domain import (
+    AnyOf,
+    EmbedRequest,
+    Filter,
+    FloatArray,
+    History,
+    Not,
+    Range,
+    RetrieveRequest,
+    SimilarRequest,
+    UserQuery,
+)
+from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField
+from serving.generation import Generation
+
+
+def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    _check_k(request.k, limits)
+    _check_objective(request.objective, generation)
+    _check_queries(request.queries, limits, generation)
+    if request.filters:
+        _check_filters(request.filters, limits, generation)
+    if request.fields:
+        _check_fields(request.fields, limits, generation)
+    _between("num_history", request.num_history, 0, limits.max_history)
+    _check_time(request.time_us)
+
+
+def check_embed(request: EmbedRequest, limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    _check_objective(request.objective, generation)
+    _check_queries(request.queries, limits, generation)
+    for i, query in enumerate(request.queries):
+        if query.vectors is not None:
+            raise BadRequest(
+                "EmbedUsers makes vectors; give user_id or history", field=f"queries[{i}].vectors"
+            )
+    _check_time(request.time_us)
+
+
+def check_similar(request: SimilarRequest, limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    _check_k(request.k, limits)
+    if bool(len(request.item_ids)) == (request.vectors is not None):
+        raise BadRequest("give either item_ids or vectors", field="item_ids")
+    if request.vectors is not None:
+        _check_vectors(request.vectors, "vectors", limits, generation)
+    _between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
+    _check_ids(request.item_ids, "item_ids", limits)
+    _between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
+    _check_ids(request.exclude_item_ids, "exclude_item_ids", limits)
+    _check_filters(request.filters, limits, generation)
+    _check_fields(request.fields, limits, generation)
+
+
+def _check_k(k: int, limits: Limits) -> None:
+    if not 1 <= k <= limits.max_k:
+        raise BadRequest(f"k = {k} is not allowed; allowed: 1 to {limits.max_k}", field="k")
+
+
+def _check_objective(objective: str, generation: Generation) -> None:
+    if objective and objective not in generation.objectives:
+        raise BadRequest(
+            f"no objective {objective!r:.80}; this bundle has: {', '.join(generation.objectives)}",
+            field="objective",
+        )
+
+
+def _check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Generation) -> None:
+    _between("queries", len(queries), 1, limits.max_queries, unit="queries")
+    for i, query in enumerate(queries):
+        where = f"queries[{i}]"
+        given = bool(query.user_id) + (query.history is not None) + (query.vectors is not None)
+        if given != 1:
+            raise BadRequest(
+                f"give exactly one of user_id, history and vectors; {given} were given", field=where
+            )
+        if query.user_id:
+            if len(query.user_id) > limits.max_id_bytes // 4:
+                _check_ids([query.user_id], f"{where}.user_id", limits)
+        elif query.history is not None:
+            _check_history(query.history, f"{where}.history", limits, generation)
+        elif query.vectors is not None:
+            _check_vectors(query.vectors, f"{where}.vectors", limits, generation)
+        if query.profile:
+            _check_profile(query, f"{where}.profile", limits, generation)
+        if query.exclude_item_ids:
+            where = f"{where}.exclude_item_ids"
+            _between(where, len(query.exclude_item_ids), 0, limits.max_excluded, unit="items")
+            _check_ids(query.exclude_item_ids, where, limits)
+
+
+def _check_history(history: History, where: str, limits: Limits, generation: Generation) -> None:
+    num_events = len(history.item_ids)
+    _between(f"{where}.item_ids", num_events, 0, limits.max_history, unit="events")
+    _check_ids(history.item_ids, f"{where}.item_ids", limits)
+    for name, values in (("events", history.events), ("timestamps_us", history.timestamps_us)):
+        if len(values) not in (0, num_events):
+            raise BadRequest(
+                f"{len(values)} {name} for {num_events} items; give one an item, or none",
+                field=f"{where}.{name}",
+            )
+    for i, event in enumerate(history.events):
+        if event not in generation.schema.events:
+            raise UnknownEvent(
+                f"no event {event!r:.80}; the dataset declares: "
+                f"{', '.join(generation.schema.events)}",
+                field=f"{where}.events[{i}]",
+            )
+    times = np.asarray(history.timestamps_us, np.int64)
+    if len(times) and bool((np.diff(times) < 0).any()):
+        raise BadRequest("give the history oldest first", field=f"{where}.timestamps_us")
+    if len(times):
+        _check_time(int(times[0]), f"{where}.timestamps_us[0]")
+        _check_time(int(times[-1]), f"{where}.timestamps_us[{len(times) - 1}]")
+
+
+def _check_vectors(vectors: FloatArray, where: str, limits: Limits, generation: Generation) -> None:
+    """vectors: [M, D] float32."""
+    if vectors.ndim != 2 or vectors.shape[1] != generation.bundle.dim:
+        dim = vectors.shape[1] if vectors.ndim == 2 else 0
+        raise BadVector(
+            f"vectors of dimension {dim}; this bundle's have {generation.bundle.dim}", field=where
+        )
+    _between(where, len(vectors), 1, limits.max_queries, unit="vectors")
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise BadVector(f"vector {broken[0]} holds NaN or infinity", field=where)
+
+
+def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Generation) -> None:
+    if query.history is None:
+        raise BadRequest("a profile goes with a history given in the request", field=where)
+    declared = generation.schema.user_features
+    for name, value in query.profile.items():
+        feature = declared.get(name)
+        if feature is None:
+            raise UnknownField(
+                f"no user feature {name!r:.80}; declared: {', '.join(declared) or 'none'}",
+                field=where,
+            )
+        if isinstance(value, np.ndarray):
+            given = "vector"
+            if feature.type == "vector" and value.shape != (feature.dim,):
+                raise BadVector(
+                    f"{name!r} has dimension {value.size}, not {feature.dim}", field=where
+                )
+            if not np.isfinite(value).all():
+                raise BadVector(f"{name!r} holds NaN or infinity", field=where)
+        elif isinstance(value, str):
+            given = "text" if feature.type == "text" else "category"
+            if given == "category" and value:
+                _check_ids([value], where, limits)
+        elif isinstance(value, float | int):
+            given = "number"
+        else:
+            given = "categories"
+            _between(where, len(value), 0, limits.max_values, unit="values")
+            _check_ids(list(map(str, value)), where, limits)
+        if given != feature.type:
+            raise BadRequest(f"{name!r} is of type {feature.type}, not {given}", field=where)
+
+
+def _check_filters(filters: Sequence[Filter], limits: Limits, generation: Generation) -> None:
+    _between("filters", len(filters), 0, limits.max_filters, unit="filters")
+    for i, filter_ in enumerate(filters):
+        _check_filter(filter_, f"filters[{i}]", limits)
+    generation.filters.check(filters)
+
+
+def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
+    depth = 0
+    while isinstance(filter_, Not):
+        filter_, where, depth = filter_.filter, f"{where}.negation", depth + 1
+        if depth > limits.max_filters:
+            raise BadRequest(f"negations nest deeper than {limits.max_filters}", field="filters")
+    if isinstance(filter_, AnyOf):
+        where = f"{where}.any_of.values"
+        _between(where, len(filter_.values), 1, limits.max_values, unit="values")
+        _check_ids(filter_.values, where, limits)
+    elif isinstance(filter_, Range):
+        ends = [end for end in (filter_.min, filter_.max) if end is not None]
+        if not ends or np.isnan(ends).any() or (len(ends) == 2 and ends[0] > ends[1]):
+            raise BadRequest(
+                f"min {filter_.min}, max {filter_.max}; give at least one of them, min <= max",
+                field=f"{where}.range",
+            )
+
+
+def _check_fields(fields: Sequence[str], limits: Limits, generation: Generation) -> None:
+    _between("fields", len(fields), 0, limits.max_fields, unit="fields")
+    for i, name in enumerate(fields):
+        if name not in generation.columns:
+            raise UnknownField(
+                f"no item column {name!r:.80}; columns: {', '.join(generation.columns)}",
+                field=f"fields[{i}]",
+            )
+
+
+def _check_ids(ids: Sequence[str], where: str, limits: Limits) -> None:
+    for i, name in enumerate(ids):
+        # A character has at most 4 bytes, so most ids need no encoding to be known short enough.
+        if not name:
+            raise BadRequest("an empty string is no id and no value", field=f"{where}[{i}]")
+        if 4 * len(name) > limits.max_id_bytes and len(name.encode()) > limits.max_id_bytes:
+            raise BadRequest(
+                f"longer than {limits.max_id_bytes} bytes: {name[:40]!r}…", field=f"{where}[{i}]"
+            )
+
+
+def _check_time(time_us: int, where: str = "time_us") -> None:
+    most = 253_402_300_800_000_000  # the year 10000, beyond which Arrow and Python have no dates
+    if not -most <= time_us <= most:
+        raise BadRequest(f"{time_us} µs since 1970 is no time that a calendar has", field=where)
+
+
+def _between(where: str, number: int, least: int, most: int, unit: str = "") -> None:
+    if not least <= number <= most:
+        unit = f" {unit}" if unit else ""
+        raise BadRequest(f"{number}{unit} are not allowed; allowed: {least} to {most}", field=where)

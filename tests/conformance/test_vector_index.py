@@ -1,0 +1,193 @@
+"""Every VectorIndex against a plain float64 reference: one suite, each implementation.
+
+Exact implementations only, so far; an approximate one joins with a recall bound in `found_all`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.ann import build_exact, exact_search
+from serving.index import faiss_index
+from serving.index.base import Bitmap, Float32, Int64, VectorIndex
+from serving.index.faiss_index import FaissIndex
+
+DIM = 16
+
+
+class ReferenceIndex:
+    """model.ann.exact_search as a VectorIndex."""
+
+    def __init__(self, vectors: Float32) -> None:
+        self._vectors = vectors
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def dim(self) -> int:
+        return int(self._vectors.shape[1])
+
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        *,
+        allowed: Bitmap | None = None,
+        excluded: Sequence[Int64] | None = None,
+    ) -> tuple[Int64, Float32]:
+        inside = excluded and [rows[rows < self.num_rows] for rows in excluded]
+        mask = None if allowed is None else allowed.mask
+        return exact_search(queries, self._vectors, k, allowed=mask, excluded=inside)
+
+
+def faiss_flat(vectors: Float32) -> VectorIndex:
+    return FaissIndex(build_exact(vectors), vectors)
+
+
+Build = Callable[[Float32], VectorIndex]
+BUILDERS: list[Build] = [ReferenceIndex, faiss_flat]
+
+
+@pytest.fixture(params=BUILDERS, ids=lambda build: build.__name__)
+def build(request: pytest.FixtureRequest) -> Build:
+    made: Build = request.param
+    return made
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def unit(rng: np.random.Generator, num: int) -> Float32:
+    vectors = rng.normal(size=(num, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def expected(
+    query: Float32, vectors: Float32, k: int, candidates: npt.NDArray[np.int64]
+) -> tuple[Int64, npt.NDArray[np.float64]]:
+    """The k best of `candidates` in float64, the lower row first among equals."""
+    scores = vectors[candidates].astype(np.float64) @ query.astype(np.float64)
+    order = np.lexsort((candidates, -scores))[:k]
+    return candidates[order], scores[order]
+
+
+def check(
+    index: VectorIndex,
+    vectors: Float32,
+    queries: Float32,
+    k: int,
+    *,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    excluded: list[Int64] | None = None,
+) -> None:
+    """The answer of one search is the float64 reference's."""
+    bitmap = None if allowed is None else Bitmap(allowed)
+    rows, scores = index.search(queries, k, allowed=bitmap, excluded=excluded)
+    assert rows.shape == scores.shape == (len(queries), k)
+    assert rows.dtype == np.int64 and scores.dtype == np.float32
+    for i, query in enumerate(queries):
+        mask = np.ones(len(vectors), bool) if allowed is None else allowed.copy()
+        if excluded is not None:
+            mask[excluded[i][excluded[i] < len(vectors)]] = False
+        want, want_scores = expected(query, vectors, k, np.flatnonzero(mask))
+        assert rows[i, : len(want)].tolist() == want.tolist()
+        np.testing.assert_allclose(scores[i, : len(want)], want_scores, atol=1e-5)
+        assert (rows[i, len(want) :] == -1).all()
+        assert np.isneginf(scores[i, len(want) :]).all()
+
+
+@pytest.mark.parametrize("num_queries", [1, 3, 25])
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_plain(build: Build, rng: np.random.Generator, num_queries: int, k: int) -> None:
+    vectors = unit(rng, 2500)
+    index = build(vectors)
+    assert (index.num_rows, index.dim) == (2500, DIM)
+    check(index, vectors, unit(rng, num_queries), k)
+
+
+def test_more_asked_than_there_is(build: Build, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 7)
+    check(build(vectors), vectors, unit(rng, 2), 20)
+
+
+def test_empty_index(build: Build, rng: np.random.Generator) -> None:
+    vectors = unit(rng, 0)
+    check(build(vectors), vectors, unit(rng, 2), 5)
+    check(build(vectors), vectors, unit(rng, 2), 5, allowed=np.zeros(0, bool))
+
+
+def test_no_queries(build: Build, rng: np.random.Generator) -> None:
+    rows, scores = build(unit(rng, 9)).search(unit(rng, 0), 4)
+    assert rows.shape == scores.shape == (0, 4)
+
+
+def test_ties_put_the_lower_row_first(build: Build, rng: np.random.Generator) -> None:
+    # 40 vectors, each five times at scattered rows: every score occurs five times.
+    distinct = unit(rng, 40)
+    vectors = distinct[rng.permutation(np.repeat(np.arange(40), 5))]
+    # k = 200 leaves no tie at the last place, whose winner is up to the implementation.
+    index, queries = build(vectors), unit(rng, 6)
+    rows, scores = index.search(queries, 200)
+    for i in range(len(queries)):
+        ties = scores[i, 1:] == scores[i, :-1]
+        assert ties.sum() >= 150
+        assert (np.diff(rows[i])[ties] > 0).all()
+    again, _ = index.search(queries, 200)
+    assert (again == rows).all()
+
+
+@pytest.mark.parametrize("num_allowed", [0, 1, 5, 300, 1499, 1501, 2400, 2500])
+def test_filters_from_none_to_all(build: Build, rng: np.random.Generator, num_allowed: int) -> None:
+    vectors = unit(rng, 2500)
+    allowed = np.zeros(2500, bool)
+    allowed[rng.permutation(2500)[:num_allowed]] = True
+    check(build(vectors), vectors, unit(rng, 3), 20, allowed=allowed)
+
+
+@pytest.mark.parametrize("num_excluded", [1, 40, 2100, 2499, 2500])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_long_exclusion_lists(
+    build: Build, rng: np.random.Generator, num_excluded: int, filtered: bool
+) -> None:
+    vectors, queries = unit(rng, 2500), unit(rng, 3)
+    # The best rows are excluded: the hardest case for an index that fetches a little more.
+    best = np.argsort(-(vectors @ queries.T), axis=0).T
+    excluded = [np.sort(best[0][:num_excluded]), np.empty(0, np.int64), np.array([4, 2500, 9999])]
+    allowed = rng.random(2500) < 0.7 if filtered else None
+    check(build(vectors), vectors, queries, 20, allowed=allowed, excluded=excluded)
+
+
+def test_random_searches(build: Build, rng: np.random.Generator) -> None:
+    for _ in range(40):
+        num_rows = int(rng.integers(1, 400))
+        vectors, queries = unit(rng, num_rows), unit(rng, int(rng.integers(1, 4)))
+        allowed = rng.random(num_rows) < rng.random() if rng.random() < 0.5 else None
+        excluded = None
+        if rng.random() < 0.5:
+            excluded = [
+                np.unique(rng.integers(0, num_rows, int(rng.integers(0, num_rows))))
+                for _ in queries
+            ]
+        k = int(rng.integers(1, 60))
+        check(build(vectors), vectors, queries, k, allowed=allowed, excluded=excluded)
+
+
+def test_the_plans_agree(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FaissIndex by rows, by selector, by fetching more and by full scan: one answer."""
+    vectors, queries = unit(rng, 900), unit(rng, 3)
+    allowed = Bitmap(rng.random(900) < 0.5)
+    excluded = [np.unique(rng.integers(0, 900, 60)) for _ in queries]
+    answers = []
+    for scan_rows, max_fetch in ((1500, 2048), (10, 2048), (10, 1)):
+        monkeypatch.setattr(faiss_index, "SCAN_ROWS", scan_rows)
+        monkeypatch.setattr(faiss_index, "MAX_FETCH", max_fetch)
+        found = faiss_flat(vectors).search(queries, 30, allowed=allowed, excluded=excluded)
+        answers.append(found[0].tolist())
+    assert answers[0] == answers[1] == answers[2]

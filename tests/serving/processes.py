@@ -1,0 +1,75 @@
+"""The `penchant` command and its servers, as processes of their own on real sockets."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "protos")])
+    return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def penchant(*arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    """Run the `penchant` command to its end."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "penchant.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(),
+        check=False,
+    )
+
+
+@dataclass
+class Served:
+    """A running `penchant serve`."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    metrics: str
+    log: Path
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        return code
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@contextlib.contextmanager
+def serve(bundle: Path, state: Path, log: Path, *arguments: str) -> Iterator[Served]:
+    """`penchant serve` on a free port, in processes of its own."""
+    command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(bundle)]
+    command += ["--state", str(state), "--port", "0", "--metrics-port", "0", *arguments]
+    with log.open("w", encoding="utf-8") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment()
+        )
+    try:
+        assert process.stdout is not None
+        # One line for each address, in this order; then nothing until the end.
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert all(lines), log.read_text(encoding="utf-8")
+        address, metrics = (line.split()[-1] for line in lines)
+        yield Served(process, address, metrics, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()

@@ -1,0 +1,1 @@
+"""Offline: a dataset becomes a run, and a run becomes a bundle and a snapshot."""

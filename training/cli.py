@@ -1,0 +1,240 @@
+"""The offline commands: simulate, import, validate, train, evaluate, export.
+
+Only arguments, progress and printing; what each command does is in the module it names. torch is
+imported inside the commands that need it, so that `--help` is quick.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from training.recipes import RECIPES, find_recipe
+
+console = Console()
+app = typer.Typer(
+    help="From logs to a bundle.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+importers = typer.Typer(
+    help="Make a dataset out of a public one. Each subcommand says which files it expects.",
+    no_args_is_help=True,
+)
+app.add_typer(importers, name="import")
+
+Dataset = Annotated[Path, typer.Argument(help="A dataset folder (docs/dataset.md).")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, made by `penchant train`.")]
+Moved = Annotated[
+    Path | None, typer.Option("--dataset", help="Where the dataset is now, if it moved.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto: CUDA where there is a GPU.")
+]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
+    seed: Annotated[int | None, typer.Option(help="Another seed, another world.")] = None,
+    users: Annotated[int | None, typer.Option(help="How many people.")] = None,
+    items: Annotated[int | None, typer.Option(help="How many items of all kinds.")] = None,
+    days: Annotated[int | None, typer.Option(help="How many days of events.")] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="The null world: no content causes any order.")
+    ] = False,
+) -> None:
+    """Make a dataset: a small synthetic interest economy, with what is really true beside it.
+
+    Example: penchant simulate demo-data/world --seed 7
+    """
+    from training.report import progress_bar
+    from training.world import WorldConfig
+    from training.world import simulate as run
+
+    given = {"seed": seed, "num_users": users, "num_items": items, "num_days": days}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if null:
+        chosen["stirring"] = 0.0
+    with progress_bar(console, "simulate") as progress:
+        run(WorldConfig(**chosen), out, progress=progress)
+    console.print(f"{out} is a dataset now. Next: penchant train {out} --out RUN", highlight=False)
+
+
+@importers.command()
+def movielens(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder with ratings.dat (or the ordered sequences), movies.dat and users.dat."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
+    max_users: Annotated[
+        int | None, typer.Option(help="Take only the first so many users.")
+    ] = None,
+) -> None:
+    """MovieLens-1M: the original layout with timestamps, or sequences in order without them.
+
+    Example: penchant import movielens ml-1m data/ml-1m
+    """
+    from training.importers.movielens import import_movielens
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_movielens(source, out, progress=progress, max_users=max_users)
+    for title, counts in (("written", report.written), ("dropped", report.dropped)):
+        for what, count in counts.items():
+            console.print(f"{title:8s} {count:>12,} {what}", highlight=False)
+    console.print(
+        f"{out} is a dataset now. Next: penchant train {out} --out RUN --recipe movielens"
+    )
+
+
+@app.command()
+def validate(dataset: Dataset) -> None:
+    """Check a dataset against its contract; the first fault is named by file, column and row.
+
+    Example: penchant validate data/ml-1m
+    """
+    from training.report import progress_bar
+    from training.validate import validate_dataset
+
+    with progress_bar(console, "validate") as progress:
+        summary = validate_dataset(dataset, progress=progress)
+    console.print(
+        f"{summary.name}: {summary.num_users:,} users, {summary.num_items:,} items, "
+        f"{summary.num_events:,} events, time = {summary.time!r}",
+        highlight=False,
+    )
+    for name, count in summary.events_by_name.items():
+        console.print(f"  {name:16s} {count:>12,}", highlight=False)
+    for warning in summary.warnings:
+        console.print(f"  note: {warning}", style="yellow", highlight=False)
+    console.print("The dataset keeps its contract.")
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "default",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop after the epoch in which this passes.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train the two towers. Stops by itself when validation no longer improves.
+
+    Example: penchant train data/ml-1m --out runs/ml-1m --recipe movielens
+    Several processes: torchrun --nproc-per-node 2 -m training.cli train ...
+    """
+    from training.memory import keep_freed_memory
+
+    keep_freed_memory()  # before torch takes its first block
+    from training.distributed import join
+    from training.report import RunReporter, progress_bar
+    from training.run import start_run
+    from training.validate import validate_dataset
+
+    config = find_recipe(recipe)
+    if seed is not None:
+        config = replace(config, seed=seed)
+    if max_minutes is not None:
+        config = replace(config, max_minutes=max_minutes)
+    rank = join(device)
+    if rank.leads:
+        with progress_bar(console, "validate") as progress:
+            validate_dataset(dataset, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    with RunReporter(out, epochs=config.epochs, console=console, quiet=not rank.leads) as reporter:
+        progress = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
+    if rank.leads:
+        console.print(
+            f"best validation NDCG@10 {progress.best_score:.4f} at epoch {progress.best_epoch}, "
+            f"{progress.seconds / 60:.1f} minutes. Curves: tensorboard --logdir {out}/tensorboard",
+            highlight=False,
+        )
+        console.print(
+            f"Next: penchant evaluate {out}, or "
+            f"penchant export {out} --bundle BUNDLE --snapshot SNAPSHOT",
+            highlight=False,
+        )
+    rank.close()
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[
+        Literal["test", "validation"],
+        typer.Option(help="Each user's last event, or the one before."),
+    ] = "test",
+    k: Annotated[list[int], typer.Option("--k", help="Cut-offs; repeat for several.")] = [10, 50],  # noqa: B006
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Let items rank that the user has seen.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where the result goes; default RUN/SPLIT.json.")
+    ] = None,
+    dataset: Moved = None,
+) -> None:
+    """Rank the whole catalogue for every held-out event; popularity stands beside the towers.
+
+    Example: penchant evaluate runs/ml-1m --k 10 --k 50
+    """
+    from training.evaluate import evaluate_run, write_json
+    from training.report import metrics_table
+    from training.run import load_best, open_run
+
+    opened = open_run(run, dataset=dataset)
+    model, _ = load_best(opened)
+    result = evaluate_run(opened, model, split=split, ks=sorted(k), filter_seen=not keep_seen)
+    target = json_file or run / f"{split}.json"
+    write_json(result, target)
+    console.print(metrics_table(result, sorted(k)))
+    console.print(f"JSON: {target}", highlight=False)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    bundle: Annotated[Path, typer.Option(help="The bundle folder to make.")],
+    snapshot: Annotated[Path, typer.Option(help="The snapshot folder to make.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace folders that are there.")
+    ] = False,
+    dataset: Moved = None,
+) -> None:
+    """Write what a server needs: the bundle (models, vectors, index) and the snapshot (users).
+
+    Example: penchant export runs/ml-1m --bundle out/bundle --snapshot out/snapshot
+    """
+    from training.export import export_run
+    from training.report import progress_bar
+    from training.run import load_best, open_run
+
+    opened = open_run(run, dataset=dataset)
+    model, _ = load_best(opened)
+    with progress_bar(console, "export") as progress:
+        report = export_run(
+            opened, model, bundle=bundle, snapshot=snapshot, replace=overwrite, progress=progress
+        )
+    console.print(
+        f"{report.num_active:,} items in the index ({report.num_items:,} in all), "
+        f"{report.num_circles} circles, {report.num_users:,} users\n"
+        f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
+        f"item tower {report.item_tower_error:.1e} (at most 1e-4 passes)\n"
+        f"index recall@100 against exact search: {report.recall:.4f}\n"
+        f"Next: penchant load-users {snapshot} --state STATE, "
+        f"then penchant serve {bundle} --state STATE",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    app()

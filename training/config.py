@@ -1,0 +1,134 @@
+"""RunConfig: everything that decides a training run, in one frozen dataclass.
+
+Imports nothing but model/config.py, so the training loop runs under any machine's own torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from model.config import FeatureSpec, TowerConfig, require
+from model.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run. `training/recipes.py` has named ones; the fields that matter most come first."""
+
+    recipe: str = "default"
+    """Where the values came from; kept for the record."""
+    seed: int = 17
+
+    dim: int = 64
+    num_interests: int = 1
+    max_history: int = 200
+    """The most events of a history that the model reads, the newest."""
+    num_layers: int = 2
+    num_heads: int = 2
+    feedforward: int = 4
+    dropout: float = 0.2
+    id_dropout: float = 0.1
+    """Chance that a step hides an item's id (see TowerConfig)."""
+    content: bool = True
+    """Whether the item tower reads the item features; without, it is ID-only."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    temperature: float = 1.0
+    """Scores are divided by it in the loss: 1 for dot, about 0.07 for cosine."""
+
+    loss: Literal["auto", "full", "sampled"] = "auto"
+    """full: softmax over the whole catalogue; sampled: over shared negatives; auto: full up to
+    `full_softmax_items` items."""
+    full_softmax_items: int = 20_000
+    num_uniform: int = 1024
+    """Negatives drawn uniformly from the catalogue for each batch."""
+    num_in_batch: int = 1024
+    """Negatives drawn from the batch's own targets, so in proportion to popularity."""
+    logq_correction: float = 1.0
+    """0 leaves popular items favoured as negatives, 1 corrects fully (Yi et al., RecSys 2019)."""
+
+    learn_repeats: bool = True
+    """Whether an event on an item that the user engaged with before is a target. False suits
+    logs where one visit leaves several events (watch, like) and serving leaves out seen items."""
+
+    epochs: int = 40
+    batch_tokens: int = 12_800
+    """Real events in a batch; sequences are packed, so no token is padding."""
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.1
+    """The cosine schedule ends at this share of the learning rate."""
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    clip_norm: float = 5.0
+    evaluate_every: int = 1
+    """Epochs between validations."""
+    validation_users: int = 10_000
+    """At most so many users (a seeded sample) rank the catalogue at a validation."""
+    patience: int = 5
+    """Validations without a better NDCG@10 before training stops."""
+    max_minutes: float | None = None
+    """Stops after the epoch in which this is passed; None: no limit."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the first field that is not allowed."""
+        for name in ("epochs", "batch_tokens", "evaluate_every", "patience", "validation_users"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("num_uniform", "num_in_batch", "warmup_steps", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("learning_rate", "temperature", "clip_norm"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")
+        require(
+            self.num_uniform + self.num_in_batch >= 1,
+            "num_uniform",
+            self.num_uniform,
+            "1 or more where num_in_batch is 0: a loss needs negatives",
+        )
+
+    def tower(
+        self,
+        *,
+        num_items: int,
+        num_events: int,
+        item_features: tuple[FeatureSpec, ...],
+        profile_features: tuple[FeatureSpec, ...],
+        has_order: bool,
+        has_times: bool,
+    ) -> TowerConfig:
+        """The towers' config for one dataset. Raises ConfigError if the two do not fit."""
+        features = item_features if self.content else ()
+        return TowerConfig(
+            num_items=num_items,
+            num_events=num_events,
+            item_features=features,
+            profile_features=profile_features,
+            has_order=has_order,
+            has_times=has_times,
+            dim=self.dim,
+            num_interests=self.num_interests,
+            max_history=self.max_history,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            feedforward=self.feedforward,
+            dropout=self.dropout,
+            id_dropout=self.id_dropout if features else 0.0,
+            similarity=self.similarity,
+        )
+
+    def uses_full_softmax(self, num_items: int) -> bool:
+        """Whether the loss ranks the whole catalogue of this size."""
+        if self.loss == "auto":
+            return num_items <= self.full_softmax_items
+        return self.loss == "full"
+
+
+def run_to_json(config: RunConfig) -> dict[str, Any]:
+    """A JSON-ready copy; `run_from_json` reads it back."""
+    return asdict(config)
+
+
+def run_from_json(body: Mapping[str, Any]) -> RunConfig:
+    """Rebuild a RunConfig. Raises ConfigError on a field this version does not know."""
+    unknown = sorted(set(body) - set(RunConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in a run config.")
+    return RunConfig(**body)

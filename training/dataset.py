@@ -1,0 +1,175 @@
+"""A dataset's events become memory-mapped arrays grouped by user, in (timestamp, sequence) order.
+
+Only events that enter histories (engagements and conversions) are kept here. Users and items are
+rows: items in the order of items.parquet, users in order of their id. Never opens truth/.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.schema import Schema, read_schema
+
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+
+MIN_EVALUATED = 3
+"""Leave-one-out needs a test event, a validation event and one to learn from."""
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Every user's history: user u has events starts[u] .. starts[u + 1], oldest first."""
+
+    schema: Schema
+    starts: Int64
+    """[U + 1]"""
+    items: Int32
+    """[E] item rows."""
+    events: Int32
+    """[E] event codes from 1: position in schema.history_events + 1."""
+    times: Int64
+    """[E] UTC µs; zeros where the dataset has no times."""
+    weights: npt.NDArray[np.float32]
+    """[E] how much the event counts as a target (the event's weight in dataset.toml)."""
+    num_items: int
+
+    @property
+    def num_users(self) -> int:
+        """Users with at least one event in their history."""
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Int64:
+        """[U] events a user."""
+        return np.diff(self.starts)
+
+    def head(self, *, held_out: int) -> "Interactions":
+        """Everyone's history without their last `held_out` events (for leave-one-out).
+
+        Users with fewer than MIN_EVALUATED events keep all of them, and are not evaluated.
+        """
+        lengths = self.lengths
+        kept = np.where(lengths >= MIN_EVALUATED, lengths - held_out, lengths)
+        place = np.arange(len(self.items)) - np.repeat(self.starts[:-1], lengths)
+        keep = place < np.repeat(kept, lengths)
+        return Interactions(
+            self.schema,
+            np.concatenate([[0], np.cumsum(kept)]),
+            self.items[keep],
+            self.events[keep],
+            self.times[keep],
+            self.weights[keep],
+            self.num_items,
+        )
+
+    def without_repeats(self) -> "Interactions":
+        """The same histories; an event on an item the user had before weighs nothing."""
+        owner = np.repeat(np.arange(self.num_users, dtype=np.int64), self.lengths)
+        pairs = owner * self.num_items + self.items
+        first = np.zeros(len(pairs), bool)
+        first[np.unique(pairs, return_index=True)[1]] = True
+        return replace(self, weights=np.where(first, self.weights, 0).astype(np.float32))
+
+    def popularity(self) -> Int64:
+        """[V] events of each item row."""
+        return np.bincount(self.items, minlength=self.num_items)
+
+
+def read_items_table(dataset: Path) -> pa.Table:
+    """items.parquet, in file order: its order gives the item rows."""
+    return pq.read_table(dataset / "items.parquet")
+
+
+def read_users_table(dataset: Path) -> pa.Table | None:
+    """users.parquet, or None where the dataset has none."""
+    path = dataset / "users.parquet"
+    return pq.read_table(path) if path.exists() else None
+
+
+def load_interactions(dataset: Path, cache: Path) -> Interactions:
+    """Build the arrays from Parquet, or map them from the cache if it was built from these files.
+
+    cache: a folder of npy files; written whole or not at all.
+    """
+    schema = read_schema(dataset)
+    stamp = {
+        p.relative_to(dataset).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns]
+        for p in [dataset / "dataset.toml", dataset / "items.parquet", *_parts(dataset)]
+    }
+    done = cache / "built_from.json"
+    if not done.exists() or json.loads(done.read_text()) != stamp:
+        _build(dataset, schema, cache, stamp)
+    arrays = {
+        name: np.load(cache / f"{name}.npy", mmap_mode="r")
+        for name in ("starts", "items", "events", "times", "weights")
+    }
+    return Interactions(
+        schema, **arrays, num_items=pq.read_metadata(dataset / "items.parquet").num_rows
+    )
+
+
+def load_user_ids(cache: Path) -> list[str]:
+    """The ids of user rows, as load_interactions numbered them."""
+    ids: list[str] = pq.read_table(cache / "user_ids.parquet")["user_id"].to_pylist()
+    return ids
+
+
+def load_event_ids(cache: Path) -> pa.ChunkedArray:
+    """The event id of each of the E events, in array order."""
+    return pq.read_table(cache / "event_ids.parquet")["event_id"]
+
+
+def _parts(dataset: Path) -> list[Path]:
+    return sorted((dataset / "events").glob("part-*.parquet"))
+
+
+def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int]]) -> None:
+    items = pl.read_parquet(dataset / "items.parquet", columns=["item_id"]).with_row_index("item")
+    codes = pl.DataFrame(
+        {
+            "event": schema.history_events,
+            "code": np.arange(1, len(schema.history_events) + 1, dtype=np.int32),
+            "weight": [schema.events[name].weight for name in schema.history_events],
+        },
+        schema_overrides={"weight": pl.Float32},
+    )
+    scan = pl.scan_parquet(_parts(dataset), missing_columns="insert")
+    columns = scan.collect_schema().names()
+    time = pl.col("timestamp").dt.timestamp("us") if schema.has_times else pl.lit(0, pl.Int64)
+    sequence = pl.col("sequence") if "sequence" in columns else pl.lit(0, pl.Int64)
+    events = (
+        scan.select(
+            "user_id", "item_id", "event", "event_id", time.alias("time"), sequence.alias("seq")
+        )
+        .join(codes.lazy(), on="event", how="inner", maintain_order="left")
+        .join(items.lazy(), on="item_id", how="inner", maintain_order="left")
+        .sort("user_id", "time", "seq", maintain_order=True)
+        .collect()
+    )
+    users = events.select(pl.col("user_id").rle().struct.unnest())
+    partial = cache.parent / f".{cache.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    starts = np.concatenate([[0], np.cumsum(users["len"].to_numpy())]).astype(np.int64)
+    np.save(partial / "starts.npy", starts)
+    np.save(partial / "items.npy", events["item"].to_numpy().astype(np.int32))
+    np.save(partial / "events.npy", events["code"].to_numpy())
+    np.save(partial / "times.npy", events["time"].to_numpy())
+    np.save(partial / "weights.npy", events["weight"].to_numpy())
+    users.select(user_id="value").write_parquet(partial / "user_ids.parquet")
+    events.select("event_id").write_parquet(partial / "event_ids.parquet")
+    (partial / "built_from.json").write_text(json.dumps(stamp))
+    shutil.rmtree(cache, ignore_errors=True)
+    partial.rename(cache)

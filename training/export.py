@@ -1,0 +1,239 @@
+"""A run becomes a bundle and a snapshot: all that serving will ever see of it.
+
+The ONNX graphs are compared with the towers that were trained before anything gets its final name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from model import bundle as files
+from model.ann import build_exact, exact_search, open_index, recall_at, write_index
+from model.items import write_items
+from model.manifest import write_folder
+from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
+from model.towers import TwoTower
+from training.circles import find_circles
+from training.dataset import load_event_ids, load_user_ids, read_items_table, read_users_table
+from training.evaluate import evaluate_run, held_out, item_vectors
+from training.loop import encode_users
+from training.onnx_towers import (
+    export_item_tower,
+    export_user_tower,
+    item_tower_error,
+    user_tower_error,
+)
+from training.run import Run
+
+NUM_GATE_USERS = 2000
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written, and how faithful it is."""
+
+    num_items: int
+    num_active: int
+    num_users: int
+    num_circles: int
+    user_tower_error: float
+    item_tower_error: float
+    """Largest absolute difference between ONNX Runtime and torch, over all that was compared."""
+    recall: float
+    metrics: dict[str, Any]
+
+
+def export_run(
+    run: Run,
+    model: TwoTower,
+    *,
+    bundle: Path,
+    snapshot: Path,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write the bundle and the snapshot of a trained model (on the CPU, in evaluation mode).
+
+    Raises ParityError if a graph differs from its tower by more than MAX_ERROR, ConfigError if a
+    target exists and replace is False. Then nothing is written.
+    """
+    say = progress or (lambda done, what: None)
+    schema, as_of = run.data.schema, last_event(run)
+    items = read_items_table(run.dataset)
+    order, num_active = _row_order(items, as_of)
+    vectors = item_vectors(run, model).numpy()
+    circles, circle_of = find_circles(
+        vectors, items, schema, run.data.popularity(), seed=run.config.seed
+    )
+    say(0.2, "measure on the test split")
+    metrics = evaluate_run(run, model)
+    body: dict[str, Any] = {
+        "dim": run.tower.dim,
+        "num_interests": run.tower.num_interests,
+        "max_history": run.tower.max_history,
+        "event_codes": {name: i for i, name in enumerate(schema.history_events, 1)},
+        "objectives": list(run.tower.objectives),
+        "num_items": len(vectors),
+        "num_active": num_active,
+        "metrics": metrics,
+        "run": {"recipe": run.config.recipe, "seed": run.config.seed},
+    }
+    with write_folder(
+        bundle, kind="bundle", schema=schema, as_of=as_of, body=body, replace=replace
+    ) as folder:
+        say(0.4, "export the towers to ONNX")
+        body["user_tower"] = export_user_tower(model, run, folder / files.USER_TOWER)
+        body["item_tower"] = export_item_tower(model, run, folder / files.ITEM_TOWER)
+        say(0.7, "compare ONNX with torch")
+        user_error = user_tower_error(run, model, vectors, folder / files.USER_TOWER)
+        item_error = item_tower_error(run, vectors, folder / files.ITEM_TOWER)
+        body["parity"] = {"user_tower": user_error, "item_tower": item_error}
+        say(0.8, "write vectors, index and items")
+        np.save(folder / files.VECTORS, np.ascontiguousarray(vectors[order], np.float32))
+        active = vectors[order[:num_active]]
+        write_index(build_exact(active), folder / files.INDEX)
+        table = _item_table(run, items, circle_of, as_of)
+        write_items(table.take(pa.array(order)), folder / files.ITEMS)
+        pq.write_table(circles, folder / files.CIRCLES)
+        (folder / "vocab").mkdir()
+        run.encoder.write(folder / files.ENCODER)
+        gate, queries = _gate(run, model, vectors)
+        pq.write_table(gate, folder / files.GATE)
+        recall = _index_recall(folder / files.INDEX, active, queries)
+        body["ann"] = {"kind": "exact", "metric": "inner_product", "recall@100": recall}
+    say(0.9, "write the snapshot")
+    num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
+    say(1.0, "done")
+    return ExportReport(
+        len(vectors), num_active, num_users, len(circles), user_error, item_error, recall, metrics
+    )
+
+
+def last_event(run: Run) -> datetime | None:
+    """The newest event of the dataset; None where it has no times."""
+    if not run.data.schema.has_times:
+        return None
+    return datetime.fromtimestamp(int(run.data.times.max()) / 1e6, UTC)
+
+
+def write_snapshot(run: Run, target: Path, *, as_of: datetime | None, replace: bool) -> int:
+    """Write every user's features and whole history, in ids. Returns the number of users."""
+    data, schema = run.data, run.data.schema
+    user_ids = pa.array(load_user_ids(run.arrays), pa.string())
+    item_ids = read_items_table(run.dataset)["item_id"].combine_chunks()
+    offsets = pa.array(data.starts, pa.int32())
+    names = pa.array(["", *schema.history_events])
+    times = (
+        pa.ListArray.from_arrays(offsets, pa.array(data.times).cast(pa.timestamp("us", tz="UTC")))
+        if schema.has_times
+        else pa.nulls(len(user_ids), HISTORY_SCHEMA.field("timestamps").type)
+    )
+    histories = pa.table(
+        {
+            "user_id": user_ids,
+            "item_ids": pa.ListArray.from_arrays(offsets, item_ids.take(pa.array(data.items))),
+            "events": pa.ListArray.from_arrays(offsets, names.take(pa.array(data.events))),
+            "timestamps": times,
+            "event_ids": pa.ListArray.from_arrays(
+                offsets, load_event_ids(run.arrays).combine_chunks()
+            ),
+        },
+        schema=HISTORY_SCHEMA,
+    )
+    users = read_users_table(run.dataset)
+    if users is None:
+        users = pa.table({"user_id": user_ids})
+    body = {"num_users": len(user_ids), "num_events": len(data.items)}
+    with write_folder(
+        target, kind="snapshot", schema=schema, as_of=as_of, body=body, replace=replace
+    ) as folder:
+        pq.write_table(users, folder / USERS)
+        pq.write_table(histories, folder / HISTORIES, row_group_size=16_384)
+    return len(user_ids)
+
+
+def _row_order(items: pa.Table, as_of: datetime | None) -> tuple[Int64, int]:
+    """Rows of the bundle: items that can be shown, then retired ones; else as in the file."""
+    retired = _retired(items, as_of)
+    return np.argsort(retired, kind="stable"), int((~retired).sum())
+
+
+def _retired(items: pa.Table, as_of: datetime | None) -> npt.NDArray[np.bool_]:
+    retired = np.zeros(items.num_rows, bool)
+    if "available" in items.column_names:
+        retired |= items["available"].fill_null(True).to_numpy() == False  # noqa: E712
+    if as_of is not None and "expires_at" in items.column_names:
+        expires = items["expires_at"].to_numpy()
+        retired |= expires <= np.datetime64(as_of.replace(tzinfo=None), "us")
+    return retired
+
+
+def _item_table(
+    run: Run, items: pa.Table, circles: npt.NDArray[np.int32], as_of: datetime | None
+) -> pa.Table:
+    extra = {
+        "popularity": pa.array(run.data.popularity(), pa.int64()),
+        "retired": pa.array(_retired(items, as_of)),
+        "circle": pa.array(circles, pa.int32()),
+        "id_code": pa.array(run.items.id_codes.numpy(), pa.int32()),
+    }
+    for name, column in extra.items():
+        items = items.append_column(name, column)
+    return items
+
+
+def _gate(run: Run, model: TwoTower, vectors: Float32) -> tuple[pa.Table, Float32]:
+    """gate.parquet: validation histories, targets, and the user vectors that tune the index."""
+    data, users, targets, idle = held_out(run.data, "validation")
+    if len(users) > NUM_GATE_USERS:
+        rng = np.random.default_rng(run.config.seed)
+        chosen = np.sort(rng.choice(len(users), NUM_GATE_USERS, replace=False))
+        users, targets, idle = users[chosen], targets[chosen], idle[chosen]
+    interests = np.empty((run.data.num_users, run.tower.num_interests, run.tower.dim), np.float32)
+    matrix = torch.from_numpy(vectors)
+    for rows, found in encode_users(model, matrix, data, users, idle, profiles=run.profiles):
+        interests[rows] = found
+    queries = interests[users]
+    ids = read_items_table(run.dataset)["item_id"].combine_chunks()
+    names = pa.array(["", *run.data.schema.history_events])
+    lengths = data.lengths[users]
+    places = np.concatenate([np.arange(data.starts[u], data.starts[u + 1]) for u in users])
+    user_ids = pa.array(load_user_ids(run.arrays))
+    table = pa.table(
+        {
+            "user_id": user_ids.take(pa.array(users)),
+            "item_ids": _lists(ids.take(pa.array(data.items[places])), lengths),
+            "events": _lists(names.take(pa.array(data.events[places])), lengths),
+            "times_us": _lists(pa.array(data.times[places]), lengths),
+            "idle_seconds": idle,
+            "target": ids.take(pa.array(targets)),
+            "target_popularity": run.training_data.popularity()[targets],
+            "interests": list(queries.reshape(len(users), -1)),
+        }
+    )
+    return table, queries.reshape(-1, run.tower.dim)
+
+
+def _lists(values: pa.Array, lengths: Int64) -> pa.Array:
+    """Cut values, laid end to end, into lists of these lengths."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _index_recall(path: Path, active: Float32, queries: Float32) -> float:
+    """recall@100 of the written index against the exact search, on the gate's user vectors."""
+    k = min(100, len(active))
+    found = open_index(path).search(np.ascontiguousarray(queries), k)[1]
+    return recall_at(found, exact_search(queries, active, k)[0])

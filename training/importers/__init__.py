@@ -1,0 +1,1 @@
+"""One file a public dataset: its published layout becomes a Penchant dataset."""

@@ -1,0 +1,330 @@
+"""The training loop: CPU, CUDA and torchrun DDP from one piece of code.
+
+It is given its data, its saver, its validation and its reporter, and so imports torch, numpy and
+the networks alone: it runs under any machine's own torch. It knows no files.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from model.towers import TwoTower
+from training.batches import Batch, Histories, Tokens, epoch_batches, training_batch, user_tokens
+from training.config import RunConfig
+from training.distributed import Rank
+from training.losses import pick_interest, softmax_loss
+from training.negatives import NegativeSampler
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; all of it goes into the checkpoint."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    best_score: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all interruptions."""
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each epoch."""
+
+
+class Reporter(Protocol):
+    """What the loop tells while it runs; only rank 0 calls it."""
+
+    def step(
+        self, progress: Progress, *, done: float, loss: float, tokens_per_second: float
+    ) -> None:
+        """After a step; done: share of the epoch, 0 to 1."""
+
+    def epoch(
+        self, progress: Progress, *, loss: float, metrics: Mapping[str, float] | None
+    ) -> None:
+        """After an epoch, and its validation if there was one."""
+
+
+Saver = Callable[[Mapping[str, Tensor], dict[str, Tensor], Progress, bool], None]
+"""save(weights, optimizer tensors, progress, is the best yet)"""
+
+
+class ItemInputs:
+    """The encoded features of all items as tensors on the device, and which ids were trained."""
+
+    def __init__(
+        self, features: Mapping[str, Tensor], id_codes: Tensor, device: torch.device
+    ) -> None:
+        """features: arrays of Encoder.encode_items. id_codes: [V] int64, 0 = never trained."""
+        self.features = {name: value.to(device) for name, value in features.items()}
+        self.id_codes = id_codes.to(device)
+
+    def encode(self, model: TwoTower, rows: Tensor) -> Tensor:
+        """Item vectors [I, D] of item rows [I]."""
+        everything = len(rows) == len(self.id_codes)  # rows are distinct and sorted
+        chosen = (
+            self.features
+            if everything
+            else {name: value.index_select(0, rows) for name, value in self.features.items()}
+        )
+        ids = self.id_codes if everything else self.id_codes.index_select(0, rows)
+        vectors: Tensor = model.item_tower(ids, chosen)
+        return vectors
+
+
+class StepLoss(nn.Module):
+    """Batch → loss; a module of its own because DDP wraps what it calls."""
+
+    def __init__(
+        self,
+        model: TwoTower,
+        items: ItemInputs,
+        profiles: Mapping[str, Tensor],
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._items, self._profiles, self._temperature = items, profiles, temperature
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The weighted mean loss over the batch's tokens, a scalar."""
+        vectors = self._items.encode(self.model, batch.item_rows)
+        interests = read_interests(self.model, vectors, batch, self._profiles)
+        positives = F.embedding(batch.targets, vectors)
+        candidates = (
+            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
+        )
+        return softmax_loss(
+            pick_interest(interests, positives),
+            positives,
+            candidates,
+            batch.hits,
+            positive_bias=batch.positive_bias,
+            candidate_bias=batch.candidate_bias,
+            weights=batch.weights,
+            temperature=self._temperature,
+        )
+
+
+def read_interests(
+    model: TwoTower,
+    vectors: Tensor,
+    tokens: Tokens,
+    profiles: Mapping[str, Tensor],
+    *,
+    only_last: bool = False,
+) -> Tensor:
+    """Interests [T, M, D] of every token, or [B, M, D] of each sequence's last one.
+
+    vectors: [I, D] of tokens.item_rows. profiles: encoded user features [U, ...], by user row.
+    """
+    tower = model.user_tower
+    states = tower.packed(
+        vectors, tokens.tokens, tokens.events, tokens.positions, tokens.gaps, tokens.layout
+    )
+    idle, owners = tokens.idle, tokens.owners
+    if only_last:
+        last = tokens.last
+        states, idle, owners = states[last], idle[last], owners[last]
+    # A user's features are encoded once, not once a token.
+    profile = tower.encode_profiles(
+        {name: value.index_select(0, tokens.users) for name, value in profiles.items()}
+    )
+    if profile is not None:
+        profile = F.embedding(owners, profile)
+    return tower.read_out(states, idle=idle, objective=torch.zeros_like(owners), profile=profile)
+
+
+@torch.no_grad()
+def encode_users(
+    model: TwoTower,
+    item_vectors: Tensor,
+    data: Histories,
+    users: Any,
+    idle: Any,
+    *,
+    profiles: Mapping[str, Tensor],
+    batch_users: int = 256,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (user rows [b], interests [b, M, D] float32 numpy) batch by batch, longest first.
+
+    item_vectors: [V, D] on the model's device. idle: [len(users)] float32 seconds until now.
+    """
+    model.eval()
+    device = item_vectors.device
+    lengths = data.starts[users + 1] - data.starts[users]
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_users):
+        chosen = order[start : start + batch_users]
+        tokens = user_tokens(
+            data, users[chosen], idle[chosen], max_history=model.config.max_history
+        ).to(device)
+        vectors = item_vectors.index_select(0, tokens.item_rows)
+        interests = read_interests(model, vectors, tokens, profiles, only_last=True)
+        yield tokens.users.cpu().numpy(), interests.float().cpu().numpy()
+
+
+def train(
+    model: TwoTower,
+    data: Histories,
+    items: ItemInputs,
+    config: RunConfig,
+    *,
+    profiles: Mapping[str, Tensor],
+    popularity: Any,
+    rank: Rank,
+    validate: Callable[[TwoTower], Mapping[str, float]],
+    save: Saver,
+    report: Reporter,
+    progress: Progress,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Train until the epochs, the patience or the minutes run out; returns where it ended.
+
+    data: histories to learn from, held-out events already cut off. validate: → metrics with
+    `ndcg@10`, called on rank 0. progress, optimizer: fresh, or as a checkpoint left them.
+    """
+    step_loss: nn.Module = StepLoss(model, items, profiles, config.temperature)
+    if rank.size > 1:
+        step_loss = DistributedDataParallel(
+            step_loss, device_ids=[rank.device.index] if rank.device.type == "cuda" else None
+        )
+    lengths = np.diff(data.starts)
+    tokens = np.minimum(lengths, config.max_history + 1)
+    # Every target is preceded by the start token at least, so one event is enough to learn from.
+    steps_per_epoch = math.ceil(int(tokens.sum()) / config.batch_tokens)
+    sampler = (
+        None
+        if config.uses_full_softmax(len(popularity))
+        else NegativeSampler(
+            popularity, num_uniform=config.num_uniform, num_in_batch=config.num_in_batch
+        )
+    )
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
+
+    def prepare(users: Any, step: int) -> tuple[Batch, int]:
+        batch = training_batch(
+            data,
+            users[rank.index :: rank.size],
+            max_history=config.max_history,
+            num_items=len(popularity),
+            sampler=sampler,
+            correction=config.logq_correction,
+            rng=np.random.default_rng([config.seed, step, rank.index]),
+        )
+        return batch.to(rank.device), int(tokens[users].sum())
+
+    while not rank.agree(_finished(progress, config)):
+        started = time.perf_counter()
+        model.train()
+        rng = np.random.default_rng([config.seed, 1 << 20, progress.epoch])
+        batches = [
+            users
+            for users in epoch_batches(tokens, batch_tokens=config.batch_tokens, rng=rng)
+            if len(users) >= rank.size  # every rank needs a share, or the others wait for it
+        ]
+        total, weight, seen = 0.0, 0.0, 0
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(prepare, batches[0], progress.step)
+            for number, _ in enumerate(batches):
+                batch, num_tokens = ahead.result()
+                if number + 1 < len(batches):
+                    ahead = pool.submit(prepare, batches[number + 1], progress.step + 1)
+                _set_rate(optimizer, _rate(config, progress.step, steps_per_epoch * config.epochs))
+                torch.manual_seed(_seed_of(config.seed, progress.step, rank.index))
+                optimizer.zero_grad(set_to_none=True)
+                with autocast:
+                    loss = step_loss(batch)
+                # DDP averages over ranks; each rank's mean counts by its share of the weights.
+                mine = batch.weights.sum()
+                everyone = rank.total(mine.clone())
+                (loss * (mine / everyone * rank.size)).backward()
+                total += rank.total(loss.detach() * mine).item()
+                weight += everyone.item()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimizer.step()
+                progress.step += 1
+                seen += num_tokens
+                if rank.leads:
+                    spent = time.perf_counter() - started
+                    report.step(
+                        progress,
+                        done=(number + 1) / len(batches),
+                        loss=total / max(weight, 1e-9),
+                        tokens_per_second=seen / spent,
+                    )
+        progress.epoch += 1
+        progress.losses.append(total / max(weight, 1e-9))
+        metrics = None
+        is_best = False
+        if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
+            if rank.leads:
+                metrics = validate(model)
+                is_best = metrics["ndcg@10"] > progress.best_score
+            if is_best and metrics is not None:
+                progress.best_score, progress.best_epoch = metrics["ndcg@10"], progress.epoch
+        progress.seconds += time.perf_counter() - started
+        if rank.leads:
+            save(model.state_dict(), _optimizer_state(optimizer, model), progress, is_best)
+            report.epoch(progress, loss=progress.losses[-1], metrics=metrics)
+    return progress
+
+
+def make_optimizer(model: TwoTower, config: RunConfig) -> torch.optim.AdamW:
+    """AdamW over every parameter, in the order of model.named_parameters()."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+        foreach=True,
+    )
+
+
+def _finished(progress: Progress, config: RunConfig) -> bool:
+    """Whether the epochs, the patience or the minutes have run out."""
+    return (
+        progress.epoch >= config.epochs
+        or progress.epoch - progress.best_epoch >= config.patience * config.evaluate_every
+        or (config.max_minutes is not None and progress.seconds > 60 * config.max_minutes)
+    )
+
+
+def _seed_of(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def progress_to_json(progress: Progress) -> dict[str, Any]:
+    """A JSON-ready copy; Progress(**copy) reads it back."""
+    return asdict(progress)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, model: TwoTower) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    return state
+
+
+def _rate(config: RunConfig, step: int, total_steps: int) -> float:
+    """Linear warm-up, then a cosine down to final_learning_rate."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = min((step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1), 1.0)
+    floor = config.final_learning_rate
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,111 @@
+"""Softmax losses over shared candidates. Pure functions of tensors; imports torch alone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1024
+
+
+def softmax_loss(
+    users: Tensor,
+    positives: Tensor,
+    candidates: Tensor,
+    hits: Tensor,
+    *,
+    positive_bias: Tensor | None = None,
+    candidate_bias: Tensor | None = None,
+    weights: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Cross-entropy of each row's positive against candidates that all rows share.
+
+    users: [T, D] the interest that answers for the row. positives: [T, D] the target's vector.
+    candidates: [N, D] distinct items; the whole catalogue makes this the full softmax.
+    hits: [T] int64, the candidate that is in fact the row's positive (an accidental hit, masked
+        out), -1 if none is.
+    positive_bias: [T] and candidate_bias: [N], added to the scores: minus the log of how likely the
+        item is to be sampled, times the correction's strength (logQ, Yi et al., RecSys 2019).
+    weights: [T] >= 0, how much each row counts; None: all alike.
+    temperature: scores are divided by it.
+
+    Returns the weighted mean loss, a scalar. Never holds [T, N] scores: it walks over rows in
+    chunks that stay in the cache, and takes the gradient on the same walk.
+    """
+    num_rows = len(users)
+    if weights is None:
+        weights = users.new_ones(num_rows)
+    if positive_bias is None:
+        positive_bias = users.new_zeros(num_rows)
+    if candidate_bias is None:
+        candidate_bias = users.new_zeros(len(candidates))
+    scores = (users * positives).sum(dim=-1).float() / temperature + positive_bias
+    shares = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    loss: Tensor = _ChunkedSoftmax.apply(  # type: ignore[no-untyped-call]
+        users, scores, candidates, hits, candidate_bias, shares, temperature
+    )
+    return loss
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    """Σ share × (log(e^positive + Σ e^candidate) − positive), with its gradient from one walk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        users: Tensor,
+        scores: Tensor,
+        candidates: Tensor,
+        hits: Tensor,
+        bias: Tensor,
+        shares: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        need_gradient = any(ctx.needs_input_grad)
+        total = scores.new_zeros(())
+        user_grad = torch.empty_like(users)
+        score_grad = torch.empty_like(scores)
+        candidate_grad = torch.zeros_like(candidates)
+        transposed = (candidates / temperature).T
+        chunk = _CHUNK if users.device.type == "cpu" else 16 * _CHUNK
+        for start in range(0, len(users), chunk):
+            rows = slice(start, min(start + chunk, len(users)))
+            block = users[rows]
+            logits = torch.addmm(bias.to(block.dtype), block, transposed).float()
+            hit = hits[rows]
+            where = (hit >= 0).nonzero().squeeze(1)
+            logits[where, hit[where]] = float("-inf")
+            positive = scores[rows]
+            peak = torch.maximum(logits.amax(dim=1), positive)
+            logits.sub_(peak.unsqueeze(1)).exp_()
+            own = (positive - peak).exp()
+            mass = logits.sum(dim=1) + own
+            share = shares[rows]
+            total += (share * (mass.log() + peak - positive)).sum()
+            if need_gradient:
+                logits.mul_((share / mass).unsqueeze(1))
+                chances = logits.to(block.dtype)
+                user_grad[rows] = (chances @ candidates) / temperature
+                candidate_grad.addmm_(chances.T, block, alpha=1 / temperature)
+                score_grad[rows] = share * (own / mass - 1)
+        if need_gradient:
+            ctx.save_for_backward(user_grad, score_grad, candidate_grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        user_grad, score_grad, candidate_grad = ctx.saved_tensors
+        (grad,) = grads
+        return user_grad * grad, score_grad * grad, candidate_grad * grad, None, None, None, None
+
+
+def pick_interest(interests: Tensor, positives: Tensor) -> Tensor:
+    """Route each row to the interest that scores its positive best.
+
+    interests: [T, M, D]; positives: [T, D]. Returns [T, D]. With M = 1 it is interests[:, 0].
+    """
+    if interests.shape[1] == 1:
+        return interests[:, 0]
+    best = torch.einsum("tmd,td->tm", interests.detach(), positives.detach()).argmax(dim=1)
+    return interests[torch.arange(len(interests), device=interests.device), best]

@@ -1,0 +1,233 @@
+"""The trained towers become ONNX graphs, and the graphs are held to what the towers compute.
+
+Knows nothing of the rest of a bundle.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from model.encode import pad_histories
+from model.errors import PenchantError
+from model.towers import TwoTower
+from training.loop import encode_users
+from training.run import Run
+
+MAX_ERROR = 1e-4
+"""Above this absolute difference between ONNX and torch the export fails."""
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+class ParityError(PenchantError):
+    """An exported graph does not compute what the trained tower computes."""
+
+
+class _PaddedUserTower(nn.Module):
+    """The user tower with a flat list of tensors as arguments, as ONNX wants it."""
+
+    def __init__(self, model: TwoTower, names: list[str]) -> None:
+        super().__init__()
+        self.tower, self.names = model.user_tower, names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        given = dict(zip(self.names, tensors, strict=True))
+        history = given["history"]
+        batch = history.shape[:1]
+        out: Tensor = self.tower(
+            history,
+            given.get("events", torch.zeros(history.shape[:2], dtype=torch.int64)),
+            given.get("gaps", torch.zeros(history.shape[:2])),
+            given["mask"],
+            given.get("idle", torch.zeros(batch)),
+            given.get("objective", torch.zeros(batch, dtype=torch.int64)),
+            {name: value for name, value in given.items() if name.startswith("profile.")},
+        )
+        return out
+
+
+class _FlatItemTower(nn.Module):
+    """The item tower with a flat list of tensors as arguments."""
+
+    def __init__(self, model: TwoTower, names: list[str]) -> None:
+        super().__init__()
+        self.tower, self.names = model.item_tower, names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        given = dict(zip(self.names, tensors, strict=True))
+        out: Tensor = self.tower(given.pop("id"), given)
+        return out
+
+
+def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:
+    """Write user_tower.onnx with just the inputs that this tower reads."""
+    config, batch, length = run.tower, 2, 3
+    given: dict[str, Tensor] = {"history": torch.randn(batch, length, config.dim)}
+    if config.num_events > 1:
+        given["events"] = torch.ones(batch, length, dtype=torch.int64)
+    if config.has_times:
+        given["gaps"] = torch.ones(batch, length)
+    given["mask"] = torch.ones(batch, length, dtype=torch.bool)
+    if config.has_times:
+        given["idle"] = torch.ones(batch)
+    if len(config.objectives) > 1:
+        given["objective"] = torch.zeros(batch, dtype=torch.int64)
+    for name, value in run.profiles.items():
+        given[name] = value[:1].repeat(batch, *[1] * (value.dim() - 1))
+    per_event = {"history", "events", "gaps", "mask"}
+    axes = {
+        name: {0: "batch", 1: "length"} if name in per_event else {0: "batch"} for name in given
+    }
+    _export(_PaddedUserTower(model, list(given)), given, axes, "interests", path)
+    return {"inputs": list(given), "outputs": ["interests"]}
+
+
+def export_item_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:
+    """Write item_tower.onnx."""
+    given = {"id": torch.ones(2, dtype=torch.int64)}
+    axes: dict[str, dict[int, str]] = {"id": {0: "batch"}}
+    for spec in run.tower.item_features:
+        name = f"item.{spec.name}"
+        value = run.items.features[name][:1].cpu()
+        if spec.type in ("categories", "text"):
+            # Widths vary with the batch, and torch.export takes a width of 1 for a constant.
+            given[name] = torch.ones(2, 3, dtype=torch.int32)
+            axes[name] = {0: "batch", 1: f"width_{spec.name}"}
+        else:
+            given[name] = value.repeat(2, *[1] * (value.dim() - 1))
+            axes[name] = {0: "batch"}
+    _export(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
+    return {"inputs": list(given), "outputs": ["vectors"]}
+
+
+def _export(
+    module: nn.Module,
+    given: Mapping[str, Tensor],
+    axes: Mapping[str, dict[int, str]],
+    output: str,
+    path: Path,
+) -> None:
+    module.eval()
+    names = sorted({name for axis in axes.values() for name in axis.values()})
+    dims = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
+    shapes = tuple({axis: dims[name] for axis, name in axes[key].items()} for key in given)
+    with warnings.catch_warnings():
+        # The exporter's own deprecations, and operators of packages not installed, are no news.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            tuple(given.values()),
+            input_names=list(given),
+            output_names=[output],
+            dynamic_shapes=(shapes,),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) -> float:
+    """Largest |ONNX − torch| over real histories, B of 1, 3 and 64, short, long and empty."""
+    data = run.data
+    by_length = np.argsort(-data.lengths, kind="stable")
+    spread = by_length[np.linspace(0, len(by_length) - 1, 64).astype(np.int64)]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for users in (spread[:1], spread[-3:], spread):
+        idle = np.linspace(0, 1e6, len(users), dtype=np.float32)
+        expected: dict[int, Float32] = {}
+        matrix = torch.from_numpy(vectors)
+        for rows, interests in encode_users(
+            model, matrix, data, users, idle, profiles=run.profiles
+        ):
+            expected.update(zip(rows.tolist(), interests, strict=True))
+        found = run_user_tower(session, run, vectors, users, idle)
+        worst = max(
+            worst, *(_gap(expected[u], v) for u, v in zip(users.tolist(), found, strict=True))
+        )
+    empty = {
+        "history": np.zeros((1, 1, run.tower.dim), np.float32),
+        "events": np.zeros((1, 1), np.int64),
+        "gaps": np.zeros((1, 1), np.float32),
+        "mask": np.zeros((1, 1), bool),
+        "idle": np.zeros(1, np.float32),
+        "objective": np.zeros(1, np.int64),
+        **{name: value[:1].numpy() for name, value in run.profiles.items()},
+    }
+    with torch.no_grad():
+        alone = model.user_tower(
+            *(
+                torch.from_numpy(empty[n])
+                for n in ("history", "events", "gaps", "mask", "idle", "objective")
+            ),
+            {name: torch.from_numpy(empty[name]) for name in run.profiles},
+        ).numpy()
+    wanted = {i.name for i in session.get_inputs()}
+    (found_empty,) = session.run(None, {n: v for n, v in empty.items() if n in wanted})
+    return _checked("user", max(worst, _gap(alone, found_empty)))
+
+
+def run_user_tower(
+    session: Any, run: Run, vectors: Float32, users: Int64, idle: Float32
+) -> Float32:
+    """Interests [B, M, D] of user rows from user_tower.onnx, as serving computes them."""
+    data = run.data
+    spans = [slice(data.starts[u], data.starts[u + 1]) for u in users]
+    batch = pad_histories(
+        [data.items[s].astype(np.int64) for s in spans],
+        [data.events[s].astype(np.int64) for s in spans],
+        [data.times[s] for s in spans] if run.tower.has_times else None,
+        max_history=run.tower.max_history,
+    )
+    given = {
+        "history": vectors[np.maximum(batch.rows, 0)] * batch.mask[:, :, None],
+        "events": batch.events,
+        "gaps": batch.gaps,
+        "mask": batch.mask,
+        "idle": idle,
+        "objective": np.zeros(len(users), np.int64),
+        **{name: value[users].numpy() for name, value in run.profiles.items()},
+    }
+    wanted = {i.name for i in session.get_inputs()}
+    (interests,) = session.run(None, {n: v for n, v in given.items() if n in wanted})
+    out: Float32 = interests
+    return out
+
+
+def item_tower_error(run: Run, vectors: Float32, path: Path) -> float:
+    """Largest |ONNX − vectors.npy| over a spread of items, one by one and together."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rows = np.unique(np.linspace(0, len(vectors) - 1, 512).astype(np.int64))
+    worst = 0.0
+    for part in (rows[:1], rows):
+        given = {f: v[torch.from_numpy(part)].numpy() for f, v in run.items.features.items()}
+        given["id"] = run.items.id_codes[torch.from_numpy(part)].numpy()
+        (found,) = session.run(None, given)
+        worst = max(worst, _gap(vectors[part], found))
+    return _checked("item", worst)
+
+
+def _gap(expected: Float32, found: Float32) -> float:
+    # NaN on either side must not pass for a small difference.
+    gap = float(np.abs(expected - found).max())
+    return gap if np.isfinite(gap) else float("inf")
+
+
+def _checked(tower: str, error: float) -> float:
+    if error > MAX_ERROR:
+        raise ParityError(
+            f"{tower}_tower.onnx differs from the trained {tower} tower by {error:.2e}; at most "
+            f"{MAX_ERROR:.0e} is allowed. Nothing was written. This is a defect: please report it."
+        )
+    return error

@@ -1,0 +1,46 @@
+"""Named runs: each is a function that returns a full RunConfig. `penchant train --recipe NAME`."""
+
+from collections.abc import Callable
+
+from model.errors import ConfigError
+from training.config import RunConfig
+
+
+def default() -> RunConfig:
+    """A sound start for a dataset of any size."""
+    return RunConfig()
+
+
+def demo() -> RunConfig:
+    """The demo's world in about a minute on two cores: short histories, small batches."""
+    return RunConfig(
+        recipe="demo",
+        max_history=50,
+        id_dropout=0.3,
+        loss="sampled",
+        num_uniform=1024,
+        num_in_batch=512,
+        learn_repeats=False,
+        epochs=12,
+        batch_tokens=2048,
+        learning_rate=2e-3,
+        warmup_steps=30,
+        evaluate_every=2,
+    )
+
+
+def movielens() -> RunConfig:
+    """MovieLens-1M: full softmax over 3,416 movies; well under an hour on two cores."""
+    return RunConfig(recipe="movielens", epochs=60, batch_tokens=6400, evaluate_every=3, patience=4)
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    recipe.__name__: recipe for recipe in (default, demo, movielens)
+}
+
+
+def find_recipe(name: str) -> RunConfig:
+    """The recipe of that name. Raises ConfigError that lists the names there are."""
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}.")
+    return RECIPES[name]()

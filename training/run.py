@@ -1,0 +1,231 @@
+"""A run: the folder that training leaves behind, and how one is started, resumed and opened.
+
+run/run.json            config, towers, dataset
+run/encoder.json        vocabularies and statistics
+run/arrays/             the dataset's events as memory-mapped arrays
+run/checkpoints/        last.safetensors, best.safetensors
+run/metrics.jsonl       one line an epoch
+run/tensorboard/
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import FeatureSpec, TowerConfig, tower_from_json, tower_to_json
+from model.encode import Column, Encoder, fit_encoder, read_encoder
+from model.errors import CheckpointError, ConfigError
+from model.towers import TwoTower
+from training.checkpoint import load_checkpoint, save_checkpoint, unpack_optimizer
+from training.config import RunConfig, run_from_json, run_to_json
+from training.dataset import (
+    Interactions,
+    load_interactions,
+    load_user_ids,
+    read_items_table,
+    read_users_table,
+)
+from training.distributed import Rank
+from training.evaluate import validation_metrics
+from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
+
+LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An opened run: its config, its dataset's arrays, and how items and users are encoded."""
+
+    path: Path
+    dataset: Path
+    config: RunConfig
+    tower: TowerConfig
+    encoder: Encoder
+    data: Interactions
+    items: ItemInputs
+    profiles: dict[str, Tensor]
+
+    @property
+    def arrays(self) -> Path:
+        """The cache of load_interactions."""
+        return self.path / "arrays"
+
+    @property
+    def training_data(self) -> Interactions:
+        """What the towers learn from: all but everyone's last two events (leave-one-out)."""
+        return self.data.head(held_out=2)
+
+    @property
+    def targets(self) -> Interactions:
+        """training_data, with repeats weighing nothing unless the config learns them."""
+        data = self.training_data
+        return data if self.config.learn_repeats else data.without_repeats()
+
+
+def start_run(
+    dataset: Path,
+    path: Path,
+    config: RunConfig,
+    *,
+    rank: Rank,
+    reporter: Reporter,
+    resume: bool = False,
+) -> Progress:
+    """Train on a dataset into the folder `path`; with resume, go on where its checkpoint stands.
+
+    Raises ConfigError if `path` holds another run (or any run, without resume), DatasetError if the
+    dataset is broken, CheckpointError if a checkpoint is damaged.
+    """
+    if (path / "run.json").exists():
+        if not resume:
+            raise ConfigError(
+                f"{path} holds a run already. Go on with it by --resume, or name another folder."
+            )
+        held = run_from_json(json.loads((path / "run.json").read_text())["config"])
+        if replace(held, max_minutes=None) != replace(config, max_minutes=None):
+            raise ConfigError(
+                f"{path} was started with another config; resume with the same recipe and flags."
+            )
+    elif rank.leads:
+        _prepare(dataset, path, config)
+    rank.agree(True)  # the others wait here until rank 0 has written the folder
+    run = open_run(path, device=rank.device, dataset=dataset)
+    torch.manual_seed(config.seed)
+    model = TwoTower(run.tower).to(rank.device)
+    optimizer = make_optimizer(model, config)
+    progress = Progress()
+    if resume and (path / LAST).exists():
+        tensors, state = load_checkpoint(path / LAST)
+        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("optimizer.")})
+        unpack_optimizer(optimizer, [name for name, _ in model.named_parameters()], tensors)
+        progress = Progress(**state["progress"])
+    data = run.targets
+
+    def save(
+        weights: Mapping[str, Tensor],
+        moments: dict[str, Tensor],
+        progress: Progress,
+        is_best: bool,
+    ) -> None:
+        state = {"progress": progress_to_json(progress), "tower": tower_to_json(run.tower)}
+        if is_best:
+            save_checkpoint(path / BEST, weights, state)
+        save_checkpoint(path / LAST, {**weights, **moments}, state)
+
+    return train(
+        model,
+        data,
+        run.items,
+        config,
+        profiles=run.profiles,
+        popularity=data.popularity().astype(np.float64),
+        rank=rank,
+        validate=lambda trained: validation_metrics(run, trained),
+        save=save,
+        report=reporter,
+        progress=progress,
+        optimizer=optimizer,
+    )
+
+
+def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | None = None) -> Run:
+    """Open a run folder. dataset: where the dataset is now, if it moved.
+
+    Raises ConfigError if `path` is no run or its dataset is gone.
+    """
+    if not (path / "run.json").exists():
+        raise ConfigError(f"{path} holds no run (no run.json). `penchant train` makes one.")
+    body = json.loads((path / "run.json").read_text())
+    dataset = dataset or Path(body["dataset"])
+    if not (dataset / "dataset.toml").exists():
+        raise ConfigError(f"the run's dataset {dataset} is gone; name where it is with --dataset.")
+    encoder = read_encoder(path / "encoder.json")
+    data = load_interactions(dataset, path / "arrays")
+    tower = tower_from_json(body["tower"])
+    place = device or torch.device("cpu")
+    trained = data.head(held_out=2).popularity() > 0
+    codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
+    features = (
+        _as_tensors(encoder.encode_items(read_items_table(dataset))) if tower.item_features else {}
+    )
+    return Run(
+        path=path,
+        dataset=dataset,
+        config=run_from_json(body["config"]),
+        tower=tower,
+        encoder=encoder,
+        data=data,
+        items=ItemInputs(features, codes, place),
+        profiles={k: v.to(place) for k, v in _profiles(dataset, path, encoder, tower).items()},
+    )
+
+
+def load_best(run: Run, device: torch.device | None = None) -> tuple[TwoTower, Progress]:
+    """The best weights of a run, in evaluation mode. Raises CheckpointError if there are none."""
+    tensors, state = load_checkpoint(run.path / BEST)
+    if tower_from_json(state["tower"]) != run.tower:
+        raise CheckpointError(f"{run.path / BEST} was made by other towers than run.json says.")
+    model = TwoTower(run.tower)
+    model.load_state_dict(tensors)
+    return model.to(device or torch.device("cpu")).eval(), Progress(**state["progress"])
+
+
+def _prepare(dataset: Path, path: Path, config: RunConfig) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    data = load_interactions(dataset, path / "arrays")
+    schema = data.schema
+    encoder = fit_encoder(schema, read_items_table(dataset), read_users_table(dataset))
+    encoder.write(path / "encoder.json")
+    tower = config.tower(
+        num_items=data.num_items,
+        num_events=len(schema.history_events),
+        item_features=_specs(encoder.item_columns),
+        profile_features=_specs(encoder.profile_columns),
+        has_order=schema.has_order,
+        has_times=schema.has_times,
+    )
+    body = {
+        "config": run_to_json(config),
+        "tower": tower_to_json(tower),
+        "dataset": str(dataset.resolve()),
+        "dataset_name": schema.name,
+        "torch": torch.__version__,
+    }
+    partial = path / f".run.json.partial-{os.getpid()}"
+    partial.write_text(json.dumps(body, indent=1))
+    partial.rename(path / "run.json")
+
+
+def _specs(columns: Mapping[str, Column]) -> tuple[FeatureSpec, ...]:
+    return tuple(
+        FeatureSpec(name=name, type=column.feature.type, size=column.array_size)
+        for name, column in columns.items()
+    )
+
+
+def _profiles(dataset: Path, path: Path, encoder: Encoder, tower: TowerConfig) -> dict[str, Tensor]:
+    """Encoded user features by user row; a user without a row in users.parquet has none known."""
+    if not tower.profile_features:
+        return {}
+    users = read_users_table(dataset)
+    assert users is not None  # profile features were fitted on it
+    known = {name: row for row, name in enumerate(users["user_id"].to_pylist())}
+    rows = np.array([known.get(name, -1) for name in load_user_ids(path / "arrays")])
+    encoded = encoder.encode_profiles(users)
+    return _as_tensors(
+        {
+            name: np.where((rows < 0).reshape(-1, *[1] * (values.ndim - 1)), 0, values[rows])
+            for name, values in encoded.items()
+        }
+    )
+
+
+def _as_tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
