@@ -94,7 +94,7 @@ def start_run(
                 f"{path} was started with another config; resume with the same recipe and flags."
             )
     elif rank.leads:
-        _prepare(dataset, path, config)
+        prepare_run(dataset, path, config)
     rank.agree(True)  # the others wait here until rank 0 has written the folder
     run = open_run(path, device=rank.device, dataset=dataset)
     torch.manual_seed(config.seed)
@@ -177,7 +177,8 @@ def load_best(run: Run, device: torch.device | None = None) -> tuple[TwoTower, P
     return model.to(device or torch.device("cpu")).eval(), Progress(**state["progress"])
 
 
-def _prepare(dataset: Path, path: Path, config: RunConfig) -> None:
+def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
+    """Write a new run folder: arrays, encoder and run.json, the last one last."""
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
     schema = data.schema

@@ -154,7 +154,7 @@ one_event = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.lists(one_event, max_size=200), max_size=4))
 def test_any_merges_equal_a_plain_dictionary(
     tmp_path_factory: pytest.TempPathFactory, calls: list[list[Event]]

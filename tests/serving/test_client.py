@@ -1,0 +1,110 @@
+"""Client and AsyncClient beyond the answers themselves: deadlines, absence, several channels."""
+
+import asyncio
+import inspect
+import socket
+
+import numpy as np
+import pytest
+
+from model.errors import ConfigError
+from serving.client import AsyncClient, Client
+from serving.domain import AnyOf, History, UserQuery
+from serving.errors import BadRequest, DeadlineExceeded, ServerUnavailable
+from tests.serving.processes import Served
+from tests.serving.tiny import item_id
+
+
+async def test_async_answers_equal_sync_ones(server: Served) -> None:
+    history = UserQuery(history=History([item_id(1), "x"]))
+    with Client(server.address, timeout=10) as client:
+        async with AsyncClient(server.address, timeout=10) as asynchronous:
+            users = ["user-005", "nobody", history]
+            filters = [AnyOf("kind", ("video",))]
+            options = {"k": 7, "filters": filters, "fields": ["title"], "num_history": 2}
+            one = client.retrieve(users, **options)  # type: ignore[arg-type]
+            two = await asynchronous.retrieve(users, **options)  # type: ignore[arg-type]
+            assert one.item_ids == two.item_ids and one.errors == two.errors
+            assert one.columns == two.columns and one.history is not None
+            np.testing.assert_array_equal(one.scores, two.scores)
+            similar = await asynchronous.find_similar(item_id(4), k=5)
+            assert similar.item_ids == client.find_similar(item_id(4), k=5).item_ids
+            embedded = await asynchronous.embed_users(users[:2])
+            np.testing.assert_array_equal(
+                embedded.interests, client.embed_users(users[:2]).interests
+            )
+            assert (await asynchronous.status()).bundle == client.status().bundle
+            with pytest.raises(BadRequest, match="k = 0"):
+                await asynchronous.retrieve("user-005", k=0)
+
+
+async def test_async_calls_run_at_once(server: Served) -> None:
+    async with AsyncClient(server.address, timeout=10, num_channels=3) as client:
+        answers = await asyncio.gather(
+            *(client.retrieve(f"user-{u:03d}", k=1 + u % 5) for u in range(60))
+        )
+    assert [len(found.item_ids) for found in answers] == [1 + u % 5 for u in range(60)]
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    def calls(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(value).parameters)
+            for name, value in vars(kind).items()
+            if callable(value) and not name.startswith("_")
+        }
+
+    assert calls(Client) == calls(AsyncClient)
+    assert set(calls(Client)) == {"retrieve", "find_similar", "embed_users", "status", "close"}
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with (
+        Client(f"127.0.0.1:{port}", timeout=5) as client,
+        pytest.raises(ServerUnavailable, match="UNAVAILABLE"),
+    ):
+        client.status()
+
+
+def test_a_deadline_that_passes() -> None:
+    # It listens, and never says a word.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        Client(f"127.0.0.1:{mute.getsockname()[1]}", timeout=0.2) as client,
+        pytest.raises(DeadlineExceeded),
+    ):
+        client.status()
+
+
+async def test_a_deadline_that_passes_async() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        async with AsyncClient(f"127.0.0.1:{mute.getsockname()[1]}") as client:
+            with pytest.raises(DeadlineExceeded):
+                await client.status(timeout=0.2)
+
+
+def test_channels_are_connections_of_their_own(server: Served) -> None:
+    with Client(server.address, timeout=10, num_channels=3) as client:
+        for _ in range(3):
+            client.status()
+        port = int(server.address.rsplit(":", 1)[1])
+        assert _established(port) >= 3
+
+
+def _established(port: int) -> int:
+    """Connections of any process to a local port, as /proc has them."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        lines = [line.split() for line in table][1:]
+    return sum(
+        int(remote.rsplit(":", 1)[1], 16) == port and state == "01"
+        for _, _, remote, state, *_ in lines
+    )
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"num_channels": 0}])
+def test_options_that_are_not_allowed(options: dict[str, int]) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ConfigError, match="is not allowed"):
+            kind("127.0.0.1:1", **options)
