@@ -58,8 +58,8 @@ def write_folder(
     Raises ConfigError if the target exists and replace is False. If the block raises, nothing
     remains and an existing target stays as it was.
     """
-    if target.exists() and not replace:
-        raise ConfigError(f"{target} exists already; name another folder, or pass --overwrite.")
+    if not replace:
+        refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -99,6 +99,12 @@ def write_folder(
         _fsync(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise ConfigError if there is anything under the name `target`."""
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another folder, or pass --overwrite.")
 
 
 def open_verified(path: Path, *, kind: Kind) -> Manifest:

@@ -26,6 +26,8 @@ KINDS: tuple[ItemKind, ...] = ("product", "video", "live", "article", "creator")
 # `title`, which every item has and which may also be declared as a text feature.
 ITEM_COLUMNS = ("item_id", "kind", "title", "created_at", "expires_at", "available")
 USER_COLUMNS = ("user_id",)
+ADDED_COLUMNS = ("popularity", "retired", "circle", "id_code")
+"""What a bundle's items.arrow adds to the columns of items.parquet."""
 
 
 class _Strict(BaseModel):
@@ -97,6 +99,8 @@ class Schema(_Strict):
                 continue
             if name in ITEM_COLUMNS:
                 raise ValueError(f"{name!r} is a fixed column of items.parquet; rename the feature")
+            if name in ADDED_COLUMNS:
+                raise ValueError(f"{name!r} is a column that bundles add; rename the feature")
         return features
 
     @field_validator("user_features")
@@ -218,5 +222,6 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        controls = {c: f"\\u{c:04x}" for c in (*range(32), 127)}
+        return f'"{escaped.translate(controls)}"'
     return repr(value)

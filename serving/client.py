@@ -62,6 +62,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.service_config", json.dumps(_RETRY)),
+    # A connection that broke is tried again before the retries of the calls on it run out.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 2000),
     # Without it, channels to one address share one connection, and with it one worker.
     ("grpc.use_local_subchannel_pool", 1),
 ]

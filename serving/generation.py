@@ -5,6 +5,7 @@ requests in flight.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from serving.index.filters import FilterIndex
 Int64 = npt.NDArray[np.int64]
 
 CACHED_IDS = 1 << 16
-"""Item ids at hand in each direction; about 10 MB when full, then emptied."""
+"""Item ids at hand in each direction, about 10 MB; then emptied."""
 
 
 class Generation:
@@ -35,7 +36,8 @@ class Generation:
         # A plain view: fancy indexing of a numpy.memmap runs Python code of its own each time.
         self.vectors = np.asarray(bundle.vectors)
         self._rows: dict[str, int] = {}
-        self._ids: dict[int, str] = {}
+        self._ids: list[str | None] = [None] * bundle.items.num_items
+        self._num_ids = 0
         self.tower = UserTower(bundle, threads=onnx_threads)
         self.index: VectorIndex = FaissIndex.open(
             bundle.index_path, self.vectors[: bundle.items.num_active]
@@ -90,16 +92,18 @@ class Generation:
             return rows
 
     def ids_of(self, rows: Int64) -> list[str]:
-        """Ids of these rows (each >= 0), in order; with a cache as in `rows_of`."""
+        """Ids of these rows (each >= 0), in order; those met lately at hand, as in `rows_of`."""
         known, wanted = self._ids, rows.tolist()
-        try:
-            return [known[row] for row in wanted]
-        except KeyError:
-            ids = self.items.ids_of(rows)
-            if len(known) + len(ids) > CACHED_IDS:
-                self._ids = known = {}
-            known.update(zip(wanted, ids, strict=True))
-            return ids
+        ids = [known[row] for row in wanted]
+        if None in ids:
+            found = self.items.ids_of(rows)
+            if self._num_ids > CACHED_IDS:
+                self._ids, self._num_ids = [None] * self.items.num_items, 0
+            for row, item_id in zip(wanted, found, strict=True):
+                self._ids[row] = item_id
+            self._num_ids += len(found)
+            return found
+        return cast("list[str]", ids)
 
     def circles_of(self, rows: Int64) -> tuple[list[int], list[str]]:
         """Each row's circle, as an index into the names that occur, and those names."""

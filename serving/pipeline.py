@@ -155,7 +155,9 @@ class Pipeline:
     ) -> tuple[Int64, Float32, npt.NDArray[np.int32]]:
         """Rows, scores and interests [Q, k] of Q queries with [M, D] vectors each; M may differ."""
         allowed = self.generation.filters.bitmap(filters)
-        if len(vectors) == 1 or len({len(one) for one in vectors}) == 1:
+        if len(vectors) == 1:
+            return self._nearest_even(vectors[0][np.newaxis], excluded, allowed, k)
+        if len({len(one) for one in vectors}) == 1:
             return self._nearest_even(np.stack(vectors), excluded, allowed, k)
         shape = (len(vectors), k)
         rows, scores = np.empty(shape, np.int64), np.empty(shape, np.float32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +23,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(ready, str(partial), metadata={"state": json.dumps(dict(state))})
+    text = json.dumps(dict(state))
+    save_file(ready, str(partial), metadata={"state": text, "digest": _digest(ready, text)})
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.rename(path)
@@ -39,7 +41,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(metadata["state"])
+        if metadata["digest"] != _digest(tensors, metadata["state"]):
+            raise ValueError("its content is not what was written")
+        return tensors, json.loads(metadata["state"])
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such checkpoint. Train first, without --resume."
@@ -48,6 +52,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"{path}: damaged or not a Penchant checkpoint ({error}). Delete it and train again."
         ) from None
+
+
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    """A hash of all that a checkpoint holds: safetensors itself has none."""
+    hashed = xxhash.xxh3_128(state.encode())
+    for name in sorted(tensors):
+        hashed.update(name.encode())
+        hashed.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 def unpack_optimizer(

@@ -53,6 +53,8 @@ class RunConfig:
     epochs: int = 40
     batch_tokens: int = 12_800
     """Real events in a batch; sequences are packed, so no token is padding."""
+    min_steps_per_epoch: int = 30
+    """Smaller datasets get smaller batches, so that an epoch still takes so many steps."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.1
     """The cosine schedule ends at this share of the learning rate."""
@@ -72,7 +74,13 @@ class RunConfig:
         """Raises ConfigError naming the first field that is not allowed."""
         for name in ("epochs", "batch_tokens", "evaluate_every", "patience", "validation_users"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("num_uniform", "num_in_batch", "warmup_steps", "weight_decay"):
+        for name in (
+            "num_uniform",
+            "num_in_batch",
+            "min_steps_per_epoch",
+            "warmup_steps",
+            "weight_decay",
+        ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
@@ -113,6 +121,10 @@ class RunConfig:
             id_dropout=self.id_dropout if features else 0.0,
             similarity=self.similarity,
         )
+
+    def batch_tokens_for(self, num_tokens: int) -> int:
+        """Tokens in a batch when an epoch has so many."""
+        return max(min(self.batch_tokens, num_tokens // max(self.min_steps_per_epoch, 1)), 64)
 
     def uses_full_softmax(self, num_items: int) -> bool:
         """Whether the loss ranks the whole catalogue of this size."""

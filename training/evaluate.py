@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from model.ann import exact_search
+from model.errors import DatasetError
 from model.merge import merge_interests
 from model.ranking_metrics import coverage, ranking_metrics, target_ranks
 from model.towers import TwoTower
@@ -108,10 +109,17 @@ def held_out(data: Interactions, split: Split) -> tuple[Interactions, Int64, Int
     """Histories before the held-out event, and the evaluated users with their targets.
 
     Returns histories, users [n] rows, targets [n] item rows, idle [n] float32 seconds from the last
-    event of the history to the target's.
+    event of the history to the target's. Raises DatasetError if no user has MIN_EVALUATED events.
     """
     back = 1 if split == "test" else 2
     users = np.flatnonzero(data.lengths >= MIN_EVALUATED)
+    if not len(users):
+        raise DatasetError(
+            f"no user has {MIN_EVALUATED} events that enter histories, so nothing can be held out.",
+            file="events",
+            remedy="Leave-one-out evaluation needs one to learn from, one to validate on, one to "
+            "test on; give more events.",
+        )
     place = data.starts[users + 1] - back
     idle = np.maximum(data.times[place] - data.times[place - 1], 0) / 1e6
     return (

@@ -17,8 +17,9 @@ import torch
 
 from model import bundle as files
 from model.ann import build_exact, exact_search, open_index, recall_at, write_index
+from model.errors import ConfigError
 from model.items import write_items
-from model.manifest import write_folder
+from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.towers import TwoTower
 from training.circles import find_circles
@@ -67,8 +68,12 @@ def export_run(
     """Write the bundle and the snapshot of a trained model (on the CPU, in evaluation mode).
 
     Raises ParityError if a graph differs from its tower by more than MAX_ERROR, ConfigError if a
-    target exists and replace is False. Then nothing is written.
+    target exists and replace is False or both are one folder. Then nothing is written.
     """
+    if bundle.resolve() == snapshot.resolve():
+        raise ConfigError(f"bundle and snapshot are both {bundle}; name two folders.")
+    for target in () if replace else (bundle, snapshot):
+        refuse_existing(target)
     say = progress or (lambda done, what: None)
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)

@@ -201,7 +201,8 @@ def train(
     lengths = np.diff(data.starts)
     tokens = np.minimum(lengths, config.max_history + 1)
     # Every target is preceded by the start token at least, so one event is enough to learn from.
-    steps_per_epoch = math.ceil(int(tokens.sum()) / config.batch_tokens)
+    batch_tokens = config.batch_tokens_for(int(tokens.sum()))
+    steps_per_epoch = math.ceil(int(tokens.sum()) / batch_tokens)
     sampler = (
         None
         if config.uses_full_softmax(len(popularity))
@@ -229,7 +230,7 @@ def train(
         rng = np.random.default_rng([config.seed, 1 << 20, progress.epoch])
         batches = [
             users
-            for users in epoch_batches(tokens, batch_tokens=config.batch_tokens, rng=rng)
+            for users in epoch_batches(tokens, batch_tokens=batch_tokens, rng=rng)
             if len(users) >= rank.size  # every rank needs a share, or the others wait for it
         ]
         total, weight, seen = 0.0, 0.0, 0
@@ -247,7 +248,7 @@ def train(
                 # DDP averages over ranks; each rank's mean counts by its share of the weights.
                 mine = batch.weights.sum()
                 everyone = rank.total(mine.clone())
-                (loss * (mine / everyone * rank.size)).backward()
+                (loss * (mine / everyone.clamp(min=1e-9) * rank.size)).backward()
                 total += rank.total(loss.detach() * mine).item()
                 weight += everyone.item()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -266,13 +267,16 @@ def train(
         progress.losses.append(total / max(weight, 1e-9))
         metrics = None
         is_best = False
-        if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
-            if rank.leads:
-                metrics = validate(model)
-                is_best = metrics["ndcg@10"] > progress.best_score
-            if is_best and metrics is not None:
-                progress.best_score, progress.best_epoch = metrics["ndcg@10"], progress.epoch
         progress.seconds += time.perf_counter() - started
+        # The last epoch is validated, whatever ends the run: it may be the best, or the only one.
+        is_due = progress.epoch % config.evaluate_every == 0 or _finished(progress, config)
+        if rank.leads and is_due:
+            started = time.perf_counter()
+            metrics = validate(model)
+            is_best = metrics["ndcg@10"] > progress.best_score
+            if is_best:
+                progress.best_score, progress.best_epoch = metrics["ndcg@10"], progress.epoch
+            progress.seconds += time.perf_counter() - started
         if rank.leads:
             save(model.state_dict(), _optimizer_state(optimizer, model), progress, is_best)
             report.epoch(progress, loss=progress.losses[-1], metrics=metrics)

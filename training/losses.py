@@ -40,7 +40,7 @@ def softmax_loss(
         positive_bias = users.new_zeros(num_rows)
     if candidate_bias is None:
         candidate_bias = users.new_zeros(len(candidates))
-    scores = (users * positives).sum(dim=-1).float() / temperature + positive_bias
+    scores = _at_least_float32((users * positives).sum(dim=-1)) / temperature + positive_bias
     shares = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
     loss: Tensor = _ChunkedSoftmax.apply(  # type: ignore[no-untyped-call]
         users, scores, candidates, hits, candidate_bias, shares, temperature
@@ -72,7 +72,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         for start in range(0, len(users), chunk):
             rows = slice(start, min(start + chunk, len(users)))
             block = users[rows]
-            logits = torch.addmm(bias.to(block.dtype), block, transposed).float()
+            logits = _at_least_float32(torch.addmm(bias.to(block.dtype), block, transposed))
             hit = hits[rows]
             where = (hit >= 0).nonzero().squeeze(1)
             logits[where, hit[where]] = float("-inf")
@@ -98,6 +98,10 @@ class _ChunkedSoftmax(torch.autograd.Function):
         user_grad, score_grad, candidate_grad = ctx.saved_tensors
         (grad,) = grads
         return user_grad * grad, score_grad * grad, candidate_grad * grad, None, None, None, None
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def pick_interest(interests: Tensor, positives: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from model.config import FeatureSpec
 from model.encode import pad_histories
 from model.errors import PenchantError
 from model.towers import TwoTower
@@ -81,12 +82,11 @@ def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
         given["idle"] = torch.ones(batch)
     if len(config.objectives) > 1:
         given["objective"] = torch.zeros(batch, dtype=torch.int64)
-    for name, value in run.profiles.items():
-        given[name] = value[:1].repeat(batch, *[1] * (value.dim() - 1))
     per_event = {"history", "events", "gaps", "mask"}
     axes = {
         name: {0: "batch", 1: "length"} if name in per_event else {0: "batch"} for name in given
     }
+    _add_features(given, axes, config.profile_features, prefix="profile")
     _export(_PaddedUserTower(model, list(given)), given, axes, "interests", path)
     return {"inputs": list(given), "outputs": ["interests"]}
 
@@ -95,18 +95,31 @@ def export_item_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
     """Write item_tower.onnx."""
     given = {"id": torch.ones(2, dtype=torch.int64)}
     axes: dict[str, dict[int, str]] = {"id": {0: "batch"}}
-    for spec in run.tower.item_features:
-        name = f"item.{spec.name}"
-        value = run.items.features[name][:1].cpu()
-        if spec.type in ("categories", "text"):
-            # Widths vary with the batch, and torch.export takes a width of 1 for a constant.
-            given[name] = torch.ones(2, 3, dtype=torch.int32)
-            axes[name] = {0: "batch", 1: f"width_{spec.name}"}
-        else:
-            given[name] = value.repeat(2, *[1] * (value.dim() - 1))
-            axes[name] = {0: "batch"}
+    _add_features(given, axes, run.tower.item_features, prefix="item")
     _export(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
     return {"inputs": list(given), "outputs": ["vectors"]}
+
+
+def _add_features(
+    given: dict[str, Tensor],
+    axes: dict[str, dict[int, str]],
+    specs: tuple[FeatureSpec, ...],
+    *,
+    prefix: str,
+) -> None:
+    """Add an example of two rows of every feature, and which of its axes vary."""
+    for spec in specs:
+        name = f"{prefix}.{spec.name}"
+        axes[name] = {0: "batch"}
+        match spec.type:
+            case "category":
+                given[name] = torch.zeros(2, dtype=torch.int32)
+            case "number" | "vector":
+                given[name] = torch.ones(2, spec.size)
+            case "categories" | "text":
+                # Widths vary with the batch, and torch.export takes a width of 1 for a constant.
+                given[name] = torch.zeros(2, 3, dtype=torch.int32)
+                axes[name][1] = f"width_{spec.name}"
 
 
 def _export(
@@ -141,7 +154,7 @@ def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) ->
     """Largest |ONNX − torch| over real histories, B of 1, 3 and 64, short, long and empty."""
     data = run.data
     by_length = np.argsort(-data.lengths, kind="stable")
-    spread = by_length[np.linspace(0, len(by_length) - 1, 64).astype(np.int64)]
+    spread = by_length[np.unique(np.linspace(0, len(by_length) - 1, 64).astype(np.int64))]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
     for users in (spread[:1], spread[-3:], spread):

@@ -83,7 +83,8 @@ def start_run(
     Raises ConfigError if `path` holds another run (or any run, without resume), DatasetError if the
     dataset is broken, CheckpointError if a checkpoint is damaged.
     """
-    if (path / "run.json").exists():
+    # Rank 0 looks for all: another that is slow may look when rank 0 has written the folder.
+    if rank.agree((path / "run.json").exists()):
         if not resume:
             raise ConfigError(
                 f"{path} holds a run already. Go on with it by --resume, or name another folder."
@@ -103,6 +104,7 @@ def start_run(
     progress = Progress()
     if resume and (path / LAST).exists():
         tensors, state = load_checkpoint(path / LAST)
+        _require_towers(state, run.tower, path / LAST)
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("optimizer.")})
         unpack_optimizer(optimizer, [name for name, _ in model.named_parameters()], tensors)
         progress = Progress(**state["progress"])
@@ -138,7 +140,7 @@ def start_run(
 def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | None = None) -> Run:
     """Open a run folder. dataset: where the dataset is now, if it moved.
 
-    Raises ConfigError if `path` is no run or its dataset is gone.
+    Raises ConfigError if `path` is no run, or its dataset is gone or has other items.
     """
     if not (path / "run.json").exists():
         raise ConfigError(f"{path} holds no run (no run.json). `penchant train` makes one.")
@@ -149,6 +151,11 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
     encoder = read_encoder(path / "encoder.json")
     data = load_interactions(dataset, path / "arrays")
     tower = tower_from_json(body["tower"])
+    if data.num_items != tower.num_items:
+        raise ConfigError(
+            f"{dataset} has {data.num_items} items, but the run in {path} was made for "
+            f"{tower.num_items}: the dataset was changed. Start a new run."
+        )
     place = device or torch.device("cpu")
     trained = data.head(held_out=2).popularity() > 0
     codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
@@ -170,11 +177,15 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
 def load_best(run: Run, device: torch.device | None = None) -> tuple[TwoTower, Progress]:
     """The best weights of a run, in evaluation mode. Raises CheckpointError if there are none."""
     tensors, state = load_checkpoint(run.path / BEST)
-    if tower_from_json(state["tower"]) != run.tower:
-        raise CheckpointError(f"{run.path / BEST} was made by other towers than run.json says.")
+    _require_towers(state, run.tower, run.path / BEST)
     model = TwoTower(run.tower)
     model.load_state_dict(tensors)
     return model.to(device or torch.device("cpu")).eval(), Progress(**state["progress"])
+
+
+def _require_towers(state: Mapping[str, Any], tower: TowerConfig, checkpoint: Path) -> None:
+    if tower_from_json(state["tower"]) != tower:
+        raise CheckpointError(f"{checkpoint} was made by other towers than run.json says.")
 
 
 def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:

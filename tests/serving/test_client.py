@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ async def test_async_answers_equal_sync_ones(server: Served) -> None:
     history = UserQuery(history=History([item_id(1), "x"]))
     with Client(server.address, timeout=10) as client:
         async with AsyncClient(server.address, timeout=10) as asynchronous:
-            users = ["user-005", "nobody", history]
+            users: list[str | UserQuery] = ["user-005", "nobody", history]
             filters = [AnyOf("kind", ("video",))]
             options = {"k": 7, "filters": filters, "fields": ["title"], "num_history": 2}
             one = client.retrieve(users, **options)  # type: ignore[arg-type]
@@ -95,8 +96,11 @@ def test_channels_are_connections_of_their_own(server: Served) -> None:
 
 def _established(port: int) -> int:
     """Connections of any process to a local port, as /proc has them."""
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        lines = [line.split() for line in table][1:]
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+    ]
     return sum(
         int(remote.rsplit(":", 1)[1], 16) == port and state == "01"
         for _, _, remote, state, *_ in lines

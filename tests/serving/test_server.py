@@ -78,7 +78,7 @@ def test_status(server: Served, world: World) -> None:
 def test_metrics_count_calls_of_all_workers(start_server: Start) -> None:
     with start_server("--workers", "2") as served:
         # A connection stays on one worker; many connections meet both.
-        workers = set()
+        workers: set[str] = set()
         num_calls = 0
         while len(workers) < 2:
             with Client(served.address, timeout=10, num_channels=1) as client:
@@ -104,9 +104,10 @@ def test_refusals_are_logged_with_the_callers_request_id(server: Served) -> None
             stub.Retrieve(
                 retrieval_service_pb2.RetrieveRequest(),
                 timeout=10,
-                metadata=[("x-request-id", "mine-7")],
+                metadata=(("x-request-id", "mine-7"),),
             )
-    assert ("x-request-id", "mine-7") in [tuple(pair) for pair in caught.value.trailing_metadata()]
+    trailing: dict[str, str] = dict(caught.value.trailing_metadata())  # type: ignore[arg-type]
+    assert trailing["x-request-id"] == "mine-7"
     until(lambda: any(line.get("request_id") == "mine-7" for line in server.log_lines()))
     (line,) = [line for line in server.log_lines() if line.get("request_id") == "mine-7"]
     assert (line["event"], line["code"], line["rpc"]) == ("refused", "BAD_REQUEST", "Retrieve")
@@ -160,7 +161,7 @@ def test_sigterm_drains_without_losing_a_call(start_server: Start) -> None:
 
 def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
     with start_server("--workers", "2") as served:
-        before = set()
+        before: set[str] = set()
         while len(before) < 2:
             with Client(served.address, timeout=10, num_channels=1) as client:
                 before.add(client.retrieve("user-005", k=1).source.worker)
