@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from model.errors import BundleRejected, ConfigError
+from model.errors import BundleRejected, ConfigError, DatasetError
 from model.schema import Schema, parse_schema
 
 FORMAT = 1
@@ -153,9 +153,18 @@ def open_verified(path: Path, *, kind: Kind) -> Manifest:
         kind=kind,
         created=datetime.fromisoformat(manifest["created"]),
         as_of=datetime.fromisoformat(manifest["as_of"]) if manifest["as_of"] else None,
-        schema=parse_schema(manifest["schema"], file=MANIFEST),
+        schema=_schema(path, manifest["schema"]),
         body={name: value for name, value in manifest.items() if name not in fixed},
     )
+
+
+def _schema(path: Path, body: Mapping[str, Any]) -> Schema:
+    try:
+        return parse_schema(body, file=MANIFEST)
+    except DatasetError as error:
+        raise BundleRejected(
+            f"{path}: {error} Serve it with the version that wrote it, or export it again."
+        ) from None
 
 
 _AGAIN = "Copy it again from where it was written, or export it again."

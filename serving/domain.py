@@ -1,6 +1,8 @@
 """What is asked and what is answered, as plain dataclasses over numpy arrays.
 
 The server's pipeline and the client share the questions; protos and item rows stay out of them.
+Filters are frozen, since they are keys of caches; the rest is not, since a frozen dataclass takes
+four times as long to make and one is made for every request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +42,7 @@ class Not:
 Filter = AnyOf | Range | Not
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class History:
     """What one user did, oldest first.
 
@@ -57,7 +59,7 @@ FeatureValue = str | float | Sequence[str] | FloatArray
 """category or text: str; number: float; categories: a list of str; vector: [dim] float32."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UserQuery:
     """Who is asking: exactly one of `user_id`, `history` and `vectors` is set.
 
@@ -71,7 +73,7 @@ class UserQuery:
     exclude_item_ids: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RetrieveRequest:
     """The items nearest to each query's interests; see retrieval_service.proto for each field."""
 
@@ -85,7 +87,7 @@ class RetrieveRequest:
     time_us: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SimilarRequest:
     """The neighbours of items or of vectors [Q, D]; exactly one of the two is set."""
 
@@ -97,7 +99,7 @@ class SimilarRequest:
     fields: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class EmbedRequest:
     """The interest vectors of each query."""
 

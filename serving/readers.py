@@ -5,7 +5,7 @@ Users come from the store or from the request. Knows no search and no protos.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,29 +20,36 @@ NOTHING: Int64 = np.empty(0, np.int64)
 
 
 @dataclass(slots=True)
+class Shown:
+    """The latest events of a history, for display: [h] each, oldest first."""
+
+    item_ids: Sequence[str]
+    events: Sequence[str]
+    """Event names."""
+    timestamps_us: Int64
+    """UTC µs, or NO_TIME."""
+
+
+@dataclass(slots=True)
 class Reader:
     """What is known about one query's user. Rows belong to the generation that made it."""
 
-    rows: Int64 = field(default_factory=lambda: NOTHING)
+    rows: Int64
     """[L] item rows that the tower reads, oldest first, all >= 0."""
-    events: Int64 = field(default_factory=lambda: NOTHING)
+    events: Int64
     """[L] event codes from 1."""
-    times: Int64 = field(default_factory=lambda: NOTHING)
+    times: Int64
     """[L] UTC µs, or NO_TIME."""
+    seen: Int64
+    """[n] item rows of every event that was read, -1 where the bundle lacks the item."""
     profile: str = ""
     """JSON object of raw user features, or empty."""
-    seen: Int64 = field(default_factory=lambda: NOTHING)
-    """[n] item rows of every event that was read, -1 where the bundle lacks the item."""
-    latest_items: Sequence[str] = ()
-    """The latest events, for display, as many as the request asked for: [h] item ids."""
-    latest_events: Sequence[str] = ()
-    """[h] event names."""
-    latest_times: Int64 = field(default_factory=lambda: NOTHING)
-    """[h] UTC µs, or NO_TIME."""
+    shown: Shown | None = None
+    """As many of the latest events as the request asked for; None where it asked for none."""
+    errors: Sequence[PartError] = ()
+    """What of an inline history had to be left aside."""
     gave_vectors: bool = False
     """The query holds its interests itself; nothing else is known, nor needed."""
-    errors: list[PartError] = field(default_factory=list)
-    """What of an inline history had to be left aside."""
 
 
 class Readers:
@@ -59,7 +66,7 @@ class Readers:
         """
         num_shown = request.num_history if request is not None else 0
         if query.vectors is not None:
-            return Reader(gave_vectors=True)
+            return Reader(NOTHING, NOTHING, NOTHING, NOTHING, gave_vectors=True)
         if query.history is not None:
             return self._inline(query, query.history, position, num_shown)
         if request is not None and request.exclude_seen:
@@ -74,7 +81,7 @@ class Readers:
     def _stored(self, user_id: str, limit: int | None, num_shown: int) -> Reader:
         stored = self._store.read(user_id, limit=limit)
         if stored is None:
-            return Reader()
+            return Reader(NOTHING, NOTHING, NOTHING, NOTHING)
         names, codes = self._codes
         if names is not self._store.event_names:
             names = self._store.event_names
@@ -84,9 +91,11 @@ class Readers:
         reader = _usable(seen, codes[stored.events], stored.timestamps_us)
         reader.profile = stored.profile
         if num_shown:
-            reader.latest_items = stored.item_ids[-num_shown:]
-            reader.latest_events = [names[code] for code in stored.events[-num_shown:].tolist()]
-            reader.latest_times = stored.timestamps_us[-num_shown:]
+            reader.shown = Shown(
+                stored.item_ids[-num_shown:],
+                [names[code] for code in stored.events[-num_shown:].tolist()],
+                stored.timestamps_us[-num_shown:],
+            )
         return reader
 
     def _inline(self, query: UserQuery, history: History, position: int, num_shown: int) -> Reader:
@@ -100,11 +109,9 @@ class Readers:
         if query.profile:
             reader.profile = json.dumps(dict(query.profile), sort_keys=True, default=_listed)
         if num_shown:
-            reader.latest_items, reader.latest_events = (
-                history.item_ids[-num_shown:],
-                names[-num_shown:],
+            reader.shown = Shown(
+                history.item_ids[-num_shown:], names[-num_shown:], times[-num_shown:]
             )
-            reader.latest_times = times[-num_shown:]
         where = f"queries[{position}].history"
         reader.errors = [
             PartError(
@@ -139,9 +146,9 @@ def known_times(times: Int64, now: int) -> Int64:
 def _usable(seen: Int64, codes: Int64, times: Int64) -> Reader:
     """The events whose item the bundle knows and whose event enters histories."""
     if not len(seen) or (seen.min() >= 0 and codes.min() > 0):
-        return Reader(seen, codes, times, seen=seen)
+        return Reader(seen, codes, times, seen)
     keep = (seen >= 0) & (codes > 0)
-    return Reader(seen[keep], codes[keep], times[keep], seen=seen)
+    return Reader(seen[keep], codes[keep], times[keep], seen)
 
 
 def _listed(value: object) -> object:

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -307,12 +306,13 @@ def _put_history(
     generation: Generation,
     fields: Sequence[str],
 ) -> None:
-    target.item_ids.extend(item_id for reader in readers for item_id in reader.latest_items)
-    target.events.extend(name for reader in readers for name in reader.latest_events)
-    times: npt.NDArray[np.int64] = np.concatenate([reader.latest_times for reader in readers])
-    if bool((times != NO_TIME).any()):
-        target.timestamps_us.extend(np.where(times == NO_TIME, 0, times).tolist())
-    target.counts.extend(len(reader.latest_items) for reader in readers)
+    target.counts.extend(len(reader.shown.item_ids) if reader.shown else 0 for reader in readers)
+    shown = [reader.shown for reader in readers if reader.shown is not None]
+    target.item_ids.extend(item_id for one in shown for item_id in one.item_ids)
+    target.events.extend(name for one in shown for name in one.events)
+    times = [moment for one in shown for moment in one.timestamps_us.tolist()]
+    if any(moment != NO_TIME for moment in times):
+        target.timestamps_us.extend(0 if moment == NO_TIME else moment for moment in times)
     rows = generation.rows_of(target.item_ids)
     for name in fields:
         values = generation.column(name, np.maximum(rows, 0))

@@ -131,6 +131,8 @@ def _top_features(
         share = counts / sizes[:, None]
         overall = counts.sum(axis=0) / len(circles)
         lift = share * np.log(np.maximum(share, 1e-9) / overall)
+        # A quantity ("50-150") or a code ("c0042") sets items apart, but is no name for people.
+        lift[:, [any(map(str.isdigit, name)) for name in names]] = 0
         for circle in range(num):
             for code in np.argsort(-lift[circle])[:NUM_TOP_FEATURES]:
                 if share[circle, code] >= _MIN_SHARE and lift[circle, code] > 0:

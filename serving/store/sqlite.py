@@ -51,6 +51,8 @@ SELECT item_ids, events, timestamps, sequences, event_ids FROM chunks
 WHERE chunk >= ? * {_CHUNKS_A_USER} AND chunk < (? + 1) * {_CHUNKS_A_USER} ORDER BY chunk
 """
 
+_decode = json.JSONDecoder().raw_decode  # what json.loads does, without its checks of types
+
 Events = npt.NDArray[np.uint16]
 Int64 = npt.NDArray[np.int64]
 
@@ -94,7 +96,7 @@ class SqliteStore:
             return None
         profile = chunks[0][0]
         if len(chunks) == 1:
-            item_ids = json.loads(chunks[0][1]) if chunks[0][1] is not None else []
+            item_ids = _decode(chunks[0][1])[0] if chunks[0][1] is not None else []
             events = np.frombuffer(chunks[0][2] or b"", np.uint16)
             times = np.frombuffer(chunks[0][3] or b"", np.int64)
         else:
@@ -105,7 +107,7 @@ class SqliteStore:
         if limit is not None and len(item_ids) > limit:
             start = len(item_ids) - limit
             item_ids, events, times = item_ids[start:], events[start:], times[start:]
-        if len(events) and int(events.max()) >= len(self._names):
+        if len(events) and max(events.tolist()) >= len(self._names):
             self._read_names()  # another process has added an event name since
         return StoredHistory(item_ids, events, times, profile)
 

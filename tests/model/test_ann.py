@@ -45,7 +45,7 @@ def test_exact_search_equals_brute_force_with_ties(k: int) -> None:
     found = rows >= 0
     exact = np.take_along_axis(queries @ vectors.T, np.maximum(rows, 0), axis=1)
     assert (scores[found] == exact[found]).all() and np.isneginf(scores[~found]).all()
-    assert (rows.dtype, scores.dtype) == (np.int64, np.float32)
+    assert rows.dtype.name == "int64" and scores.dtype.name == "float32"
 
 
 def test_allowed_and_excluded_rows_are_left_out() -> None:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from model.merge import merge_interests
 
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 INF = float("inf")
 
 
-def arrays(lists: list[list[tuple[int, float]]]) -> tuple[npt.NDArray[np.int64], ...]:
+def arrays(lists: list[list[tuple[int, float]]]) -> tuple[Int64, Float32]:
     """One user's interests as [1, M, K] rows and scores; (-1, -inf) is an empty place."""
     rows = np.array([[[row for row, _ in one] for one in lists]], np.int64)
     scores = np.array([[[score for _, score in one] for one in lists]], np.float32)
@@ -79,7 +81,7 @@ def test_nothing_found_is_nothing_merged() -> None:
 
 
 @st.composite
-def searches(draw: st.DrawFn) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def searches(draw: st.DrawFn) -> tuple[Int64, Float32]:
     """[B, M, K] as searches give them: each list distinct, best first, -1 at its end."""
     users, interests, depth = (draw(st.integers(1, n)) for n in (3, 4, 6))
     rows = np.full((users, interests, depth), -1, np.int64)
@@ -97,7 +99,7 @@ def searches(draw: st.DrawFn) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.flo
 @settings(max_examples=150, deadline=None)
 @given(search=searches(), how=st.sampled_from(["quota", "max"]), data=st.data())
 def test_merging_neither_loses_nor_doubles_nor_invents(
-    search: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    search: tuple[Int64, Float32],
     how: Literal["quota", "max"],
     data: st.DataObject,
 ) -> None:
