@@ -40,7 +40,8 @@ def generator_python() -> Path:
 def generate(python: Path, target: Path) -> None:
     """Write the generated tree (interest/v1/*) under `target`."""
     sources = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
-    outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    kinds = {"python": "", "grpc_python": "", "mypy": "quiet:", "mypy_grpc": "quiet:"}
+    outputs = [f"--{kind}_out={options}{target}" for kind, options in kinds.items()]
     subprocess.run(
         [python, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *sources],
         check=True,

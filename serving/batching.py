@@ -17,16 +17,22 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 
+_LATE = "the deadline passed while the call waited"
+
+
 class _Entry(Generic[Request, Answer]):
     """One waiting request; `wake` is held until there is an answer or it is its turn to lead."""
 
     __slots__ = ("answer", "deadline", "leads", "request", "size", "wake")
 
+    answer: Answer | Exception | None
+
     def __init__(self, request: Request, size: int, deadline: float) -> None:
         self.request, self.size, self.deadline = request, size, deadline
-        self.answer: Answer | Exception | None = None
+        self.answer = None
         self.leads = False
-        self.wake: Lock | None = None
+        self.wake = Lock()
+        self.wake.acquire()
 
 
 class Batcher(Generic[Request, Answer]):
@@ -53,25 +59,33 @@ class Batcher(Generic[Request, Answer]):
         deadline: on time.monotonic()'s clock. Raises DeadlineExceeded if it passes before the
         request's batch begins, and what `compute` answered or raised.
         """
-        entry: _Entry[Request, Answer] = _Entry(request, size, deadline)
+        entry: _Entry[Request, Answer] | None = None
         with self._mutex:
-            leads = not self._computing
-            if leads:
-                self._computing = True
-            else:
-                entry.wake = Lock()
-                entry.wake.acquire()
+            if self._computing:
+                entry = _Entry(request, size, deadline)
                 self._waiting.append(entry)
-        if leads:
-            self._lead([entry])
-        elif entry.wake is not None:
-            entry.wake.acquire()
-            if entry.leads:
-                self._lead(self._take(entry))
+            self._computing = True
+        if entry is None:
+            return self._compute_alone(request, deadline)
+        entry.wake.acquire()
+        if entry.leads:
+            self._lead(self._take(entry))
         if isinstance(entry.answer, Exception):
             raise entry.answer
         assert entry.answer is not None
         return entry.answer
+
+    def _compute_alone(self, request: Request, deadline: float) -> Answer:
+        """Compute for a request that found nothing computing."""
+        try:
+            if deadline < time.monotonic():
+                raise DeadlineExceeded(_LATE)
+            (answer,) = self._compute([request])
+        finally:
+            self._hand_over()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _take(self, first: _Entry[Request, Answer]) -> list[_Entry[Request, Answer]]:
         """`first` and those that wait behind it, as many as fit into a batch."""
@@ -83,12 +97,12 @@ class Batcher(Generic[Request, Answer]):
         return batch
 
     def _lead(self, batch: Sequence[_Entry[Request, Answer]]) -> None:
-        """Compute a batch, wake its callers, hand the lead to the oldest that waits."""
+        """Compute a batch for its first entry's caller and wake the others."""
         now = time.monotonic()
         begun = []
         for entry in batch:
             if entry.deadline < now:
-                entry.answer = DeadlineExceeded("the deadline passed while the call waited")
+                entry.answer = DeadlineExceeded(_LATE)
             else:
                 begun.append(entry)
         try:
@@ -99,16 +113,15 @@ class Batcher(Generic[Request, Answer]):
             for entry in begun:
                 entry.answer = error
         finally:
-            with self._mutex:
-                following = self._waiting.popleft() if self._waiting else None
-                self._computing = following is not None
-            if following is not None:
-                following.leads = True
-                self._wake(following)
-            for entry in batch:
-                self._wake(entry)
+            self._hand_over()
+            for entry in batch[1:]:  # the first is the caller itself
+                entry.wake.release()
 
-    @staticmethod
-    def _wake(entry: _Entry[Request, Answer]) -> None:
-        if entry.wake is not None and entry.wake.locked():
-            entry.wake.release()
+    def _hand_over(self) -> None:
+        """Give the lead to the oldest that waits, if any does."""
+        with self._mutex:
+            following = self._waiting.popleft() if self._waiting else None
+            self._computing = following is not None
+        if following is not None:
+            following.leads = True
+            following.wake.release()

@@ -14,6 +14,8 @@ from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest
 
 if TYPE_CHECKING:
+    from serving.client import Client
+
     pass
 
 app = typer.Typer(
@@ -164,6 +166,9 @@ def query(
     history: Annotated[
         str, typer.Option(help="Item ids, oldest first, instead of a user: a,b,c")
     ] = "",
+    anyone: Annotated[
+        bool, typer.Option("--any", help="Some stored user with a history, instead of a USER.")
+    ] = False,
     k: Annotated[int, typer.Option("--k", "-k", help="How many items to show.")] = 20,
     kind: Annotated[
         list[str] | None,
@@ -200,17 +205,19 @@ def query(
     from serving.domain import History, UserQuery
     from serving.tables import print_found
 
-    if bool(user) == bool(history):
-        raise BadRequest("give either a USER or --history, not both and not neither.")
+    if bool(user) + bool(history) + anyone != 1:
+        raise BadRequest("give one of USER, --history and --any.")
     filters = [parse_filter(text) for text in filter_ or ()]
     if kind:
         filters.append(AnyOf("kind", tuple(kind)))
-    question = UserQuery(
-        user,
-        History(_listed(history)) if history else None,
-        exclude_item_ids=_listed(exclude),
-    )
     with Client(address, timeout=timeout, num_channels=1) as client:
+        if anyone:
+            user = _some_user(client)
+        question = UserQuery(
+            user,
+            History(_listed(history)) if history else None,
+            exclude_item_ids=_listed(exclude),
+        )
         found = client.retrieve(
             question,
             k=k,
@@ -239,6 +246,18 @@ def status(
 
     with Client(address, timeout=timeout, num_channels=1) as client:
         print_status(client.status(), address, Console())
+
+
+def _some_user(client: "Client") -> str:
+    """The first stored user with a history worth looking at, or the one with the longest."""
+    page = client.list_users()
+    if not page.user_ids:
+        raise BadRequest("the store has no users; run `penchant load-users` first.")
+    counts = page.num_events.tolist()
+    return next(
+        (user for user, count in zip(page.user_ids, counts, strict=True) if count >= 20),
+        page.user_ids[counts.index(max(counts))],
+    )
 
 
 def parse_filter(text: str) -> Filter:

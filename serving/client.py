@@ -18,7 +18,8 @@ import grpc
 
 from model.errors import ConfigError, PenchantError
 from serving.domain import FloatArray
-from serving.results import Embedded, Found, Retrieved, ServerStatus
+from serving.errors import ServerUnavailable
+from serving.results import Embedded, Found, Retrieved, ServerStatus, UserPage
 from serving.status import DETAIL_KEY, from_status
 from serving.translation import (
     Call,
@@ -28,6 +29,7 @@ from serving.translation import (
     Users,
     embed_users_call,
     find_similar_call,
+    list_users_call,
     retrieve_call,
     status_call,
 )
@@ -87,7 +89,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         num_channels: int = 2,
     ) -> None:
-        self._timeout = _positive("timeout", timeout)
+        self._address, self._timeout = address, _positive("timeout", timeout)
         self._channels = [
             grpc.insecure_channel(address, options=_OPTIONS)
             for _ in range(int(_positive("num_channels", num_channels)))
@@ -121,6 +123,12 @@ class Client:
         """The worker that answers, and what it serves."""
         return self._send(status_call(), timeout)
 
+    def list_users(
+        self, *, page_size: int = 100, page_token: str = "", timeout: float | None = None
+    ) -> UserPage:
+        """A page of the store's users, in the order in which they came."""
+        return self._send(list_users_call(page_size, page_token), timeout)
+
     def close(self) -> None:
         """Close the connections; calls in flight are cancelled."""
         for channel in self._channels:
@@ -145,7 +153,7 @@ class Client:
         try:
             response = method(call.request, timeout=timeout or self._timeout)
         except grpc.RpcError as error:
-            raise _raised(error) from None
+            raise _raised(error, self._address) from None
         return call.translate(response)
 
 
@@ -191,6 +199,12 @@ class AsyncClient:
         """The worker that answers, and what it serves."""
         return await self._send(status_call(), timeout)
 
+    async def list_users(
+        self, *, page_size: int = 100, page_token: str = "", timeout: float | None = None
+    ) -> UserPage:
+        """A page of the store's users, in the order in which they came."""
+        return await self._send(list_users_call(page_size, page_token), timeout)
+
     async def close(self) -> None:
         """Close the connections; calls in flight are cancelled."""
         for channel in self._channels:
@@ -220,7 +234,7 @@ class AsyncClient:
         try:
             response = await method(call.request, timeout=timeout or self._timeout)
         except grpc.aio.AioRpcError as error:
-            raise _raised(error) from None
+            raise _raised(error, self._address) from None
         return call.translate(response)
 
 
@@ -234,14 +248,17 @@ def _method(channel: grpc.Channel | grpc.aio.Channel, call: Call[Any]) -> Callab
     return cast("Callable[..., Any]", method)
 
 
-def _raised(error: grpc.RpcError) -> PenchantError:
+def _raised(error: grpc.RpcError, address: str) -> PenchantError:
     """The exception that a refused call stands for."""
     call = cast("grpc.Call", error)
     trailing = dict(call.trailing_metadata() or ())
     detail = trailing.get(DETAIL_KEY)
-    return from_status(
+    raised = from_status(
         call.code(), call.details() or "", detail if isinstance(detail, bytes) else None
     )
+    if isinstance(raised, ServerUnavailable):
+        return ServerUnavailable(f"no server answers at {address} ({raised}).")
+    return raised
 
 
 def _positive(name: str, value: float) -> float:

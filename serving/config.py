@@ -29,6 +29,8 @@ class Limits:
     """Item columns returned beside the ids."""
     max_id_bytes: int = 256
     """Bytes (UTF-8) of one id, name or filter value."""
+    max_page: int = 1000
+    """Entries of one page of a list."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Bytes of one request message; gRPC refuses longer ones unread."""
     max_pending: int = 1024

@@ -135,7 +135,7 @@ class Readers:
 
 def known_times(times: Int64, now: int) -> Int64:
     """[L] times without NO_TIME: an unknown time is read as the next known one, or else as now."""
-    if not len(times) or times.min() != NO_TIME:
+    if not len(times) or times[0] != NO_TIME:  # which sorts before every real time
         return times
     unknown = times == NO_TIME
     filled = np.where(unknown, np.iinfo(np.int64).max, times)[::-1]

@@ -91,6 +91,18 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserPage:
+    """The answer of `list_users`."""
+
+    source: Source
+    user_ids: Sequence[str]
+    num_events: npt.NDArray[np.int64]
+    """[n] how many events the store has of each."""
+    next_page_token: str
+    """Give it to the next call; empty on the last page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """The answer of `status`: what is served; its fields are those of admin_service.proto."""
 

@@ -15,7 +15,7 @@ from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline
 from serving.store.base import UserStore, store_path
 from serving.store.sqlite import SqliteStore
-from serving.validate import check_embed, check_retrieve, check_similar
+from serving.validate import check_embed, check_page, check_retrieve, check_similar
 
 MAX_BATCH_QUERIES = 64
 """Queries computed together at most; a request with more is a batch of its own."""
@@ -55,6 +55,11 @@ class Runtime:
         """Neighbours of items or vectors. Raises BadRequest, UnknownItem among them."""
         check_similar(request, self.limits, self.generation)
         return self._pipeline.similar(request)
+
+    def list_users(self, page_size: int, page_token: str) -> list[tuple[int, str, int]]:
+        """A page of the store's users. Raises BadRequest and StoreUnavailable."""
+        after = check_page(page_size, page_token, self.limits)
+        return self.store.list_users(after=after, limit=page_size)
 
     def close(self) -> None:
         """Let go of the store."""

@@ -172,7 +172,22 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 max_values=limits.max_values,
                 max_excluded=limits.max_excluded,
                 max_id_bytes=limits.max_id_bytes,
+                max_page=limits.max_page,
             ),
+        )
+
+    def ListUsers(  # noqa: N802
+        self, request: admin_service_pb2.ListUsersRequest, context: Context
+    ) -> admin_service_pb2.ListUsersResponse:
+        """The users of the store, page by page."""
+        users = self._runtime.list_users(request.page_size, request.page_token)
+        return admin_service_pb2.ListUsersResponse(
+            info=types_pb2.AnswerInfo(
+                bundle_version=self._runtime.generation.version, worker=self._worker
+            ),
+            user_ids=[user_id for _, user_id, _ in users],
+            num_events=[num_events for _, _, num_events in users],
+            next_page_token=str(users[-1][0]) if len(users) == request.page_size else "",
         )
 
 

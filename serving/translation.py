@@ -30,6 +30,7 @@ from serving.results import (
     ServerStatus,
     ShownHistory,
     Source,
+    UserPage,
 )
 
 DEFAULT_K = 20
@@ -138,6 +139,21 @@ def status_call() -> Call[ServerStatus]:
         admin_service_pb2.GetStatusRequest(),
         admin_service_pb2.GetStatusResponse,
         _status,
+    )
+
+
+def list_users_call(page_size: int, page_token: str) -> Call[UserPage]:
+    """ListUsers."""
+    return Call(
+        "/interest.v1.AdminService/ListUsers",
+        _built(admin_service_pb2.ListUsersRequest, page_size=page_size, page_token=page_token),
+        admin_service_pb2.ListUsersResponse,
+        lambda response: UserPage(
+            source=_source(response.info),
+            user_ids=tuple(response.user_ids),
+            num_events=np.array(response.num_events, np.int64),
+            next_page_token=response.next_page_token,
+        ),
     )
 
 

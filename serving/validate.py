@@ -38,6 +38,17 @@ def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generat
     _check_time(request.time_us)
 
 
+def check_page(page_size: int, page_token: str, limits: Limits) -> int:
+    """The user number that a page begins after. Raises BadRequest, naming the field."""
+    _between("page_size", page_size, 1, limits.max_page, unit="users")
+    if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 19):
+        raise BadRequest(
+            "not a token of this server; give the next_page_token of the page before",
+            field="page_token",
+        )
+    return int(page_token or 0)
+
+
 def check_embed(request: EmbedRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
     _check_objective(request.objective, generation)

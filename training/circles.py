@@ -149,7 +149,10 @@ def _names(
     items: pa.Table,
     popularity: npt.NDArray[np.int64],
 ) -> list[str]:
-    """The two most telling values; where two circles share them, their best-known item as well."""
+    """The two most telling values; where two circles share them, their best-known item as well.
+
+    A circle without either has its number.
+    """
     titles = items["title"]
     best_known = [
         titles[int(rows[np.argmax(popularity[rows])])].as_py()
@@ -157,6 +160,10 @@ def _names(
     ]
     names = [" · ".join(values[:2]) for values in features]
     return [
-        name if name and names.count(name) == 1 else f"{name} ({title})" if name else title
-        for name, title in zip(names, best_known, strict=True)
+        name
+        if name and names.count(name) == 1
+        else f"{name} ({title})"
+        if name and title
+        else name or title or f"circle {circle}"
+        for circle, (name, title) in enumerate(zip(names, best_known, strict=True))
     ]

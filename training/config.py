@@ -124,7 +124,7 @@ class RunConfig:
 
     def batch_tokens_for(self, num_tokens: int) -> int:
         """Tokens in a batch when an epoch has so many."""
-        return max(min(self.batch_tokens, num_tokens // max(self.min_steps_per_epoch, 1)), 64)
+        return min(self.batch_tokens, max(num_tokens // max(self.min_steps_per_epoch, 1), 64))
 
     def uses_full_softmax(self, num_items: int) -> bool:
         """Whether the loss ranks the whole catalogue of this size."""

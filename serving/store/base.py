@@ -71,6 +71,12 @@ class UserStore(Protocol):
     def num_users(self) -> int:
         """How many users have a history or a profile."""
 
+    def list_users(self, *, after: int, limit: int) -> list[tuple[int, str, int]]:
+        """(number, user_id, events) of at most `limit` users whose number is above `after`.
+
+        Numbers are given once and never change, so the last one of a page begins the next.
+        """
+
     def close(self) -> None:
         """Let go of the files; the store cannot be used afterwards."""
 

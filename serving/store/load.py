@@ -49,6 +49,7 @@ def load_snapshot(
         done += batch.num_rows
         num_events += len(pc.list_flatten(batch.column("item_ids")))
         progress(done, max(total, done))
+    progress(max(total, done), max(total, done))  # some users may have a profile and no history
     return Loaded(manifest, max(total, done), num_events, num_added)
 
 

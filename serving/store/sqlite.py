@@ -51,6 +51,12 @@ SELECT item_ids, events, timestamps, sequences, event_ids FROM chunks
 WHERE chunk >= ? * {_CHUNKS_A_USER} AND chunk < (? + 1) * {_CHUNKS_A_USER} ORDER BY chunk
 """
 
+_LIST = f"""
+SELECT u.user, u.user_id, (SELECT COALESCE(SUM(LENGTH(c.events)), 0) / 2 FROM chunks c
+    WHERE c.chunk >= u.user * {_CHUNKS_A_USER} AND c.chunk < (u.user + 1) * {_CHUNKS_A_USER})
+FROM users u WHERE u.user > ? ORDER BY u.user LIMIT ?
+"""
+
 _decode = json.JSONDecoder().raw_decode  # what json.loads does, without its checks of types
 
 Events = npt.NDArray[np.uint16]
@@ -133,6 +139,11 @@ class SqliteStore:
         """How many users have a history or a profile."""
         with self._errors("read"), self._lock:
             return int(self._db.execute("SELECT COUNT(*) FROM users").fetchone()[0])
+
+    def list_users(self, *, after: int, limit: int) -> list[tuple[int, str, int]]:
+        """(number, user_id, events) of at most `limit` users whose number is above `after`."""
+        with self._errors("read"), self._lock:
+            return self._db.execute(_LIST, (after, limit)).fetchall()
 
     def close(self) -> None:
         """Let go of the files; the store cannot be used afterwards."""

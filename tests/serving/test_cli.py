@@ -44,6 +44,14 @@ def test_query_with_filters_and_history(server: Served) -> None:
     assert "no item 'nothing'" in done.stdout
 
 
+def test_query_for_anyone(server: Served) -> None:
+    done = penchant("query", "--any", "--address", server.address)
+    assert done.returncode == 0, done.stderr
+    assert "What user-" in done.stdout
+    both = penchant("query", "user-005", "--any", "--address", server.address)
+    assert both.returncode == 2 and "--any" in both.stderr
+
+
 def test_query_for_a_stranger(server: Served) -> None:
     done = penchant("query", "stranger", "--address", server.address, "-k", "2")
     assert done.returncode == 0 and "cold" in done.stdout and "2 items" in done.stdout
@@ -56,7 +64,7 @@ def test_query_for_a_stranger(server: Served) -> None:
         (["u", "--kind", "vidio"], "no kind 'vidio'"),
         (["u", "--filter", "colour=red"], "no filterable column 'colour'"),
         (["u", "--filter", "colour"], "COLUMN=VALUE"),
-        ([], "give either a USER or --history"),
+        ([], "give one of USER, --history and --any"),
     ],
 )
 def test_query_says_what_is_wrong(server: Served, arguments: list[str], message: str) -> None:
@@ -71,7 +79,9 @@ def test_status(server: Served) -> None:
     for words in ("580 retrievable of 600", "120 in sqlite", "interest, direct", "bamboo"):
         assert words in done.stdout
     gone = penchant("status", "--address", "127.0.0.1:1", "--timeout", "1")
-    assert gone.returncode == 2 and gone.stderr.startswith("Error: ")
+    assert gone.returncode == 2 and gone.stderr.startswith(
+        "Error: no server answers at 127.0.0.1:1"
+    )
 
 
 def test_load_users_twice(world: World, tmp_path: Path) -> None:

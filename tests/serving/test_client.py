@@ -56,7 +56,14 @@ def test_both_clients_have_the_same_calls() -> None:
         }
 
     assert calls(Client) == calls(AsyncClient)
-    assert set(calls(Client)) == {"retrieve", "find_similar", "embed_users", "status", "close"}
+    assert set(calls(Client)) == {
+        "retrieve",
+        "find_similar",
+        "embed_users",
+        "status",
+        "list_users",
+        "close",
+    }
 
 
 def test_nobody_there() -> None:
@@ -64,7 +71,7 @@ def test_nobody_there() -> None:
         port = taken.getsockname()[1]
     with (
         Client(f"127.0.0.1:{port}", timeout=5) as client,
-        pytest.raises(ServerUnavailable, match="UNAVAILABLE"),
+        pytest.raises(ServerUnavailable, match=f"no server answers at 127.0.0.1:{port}"),
     ):
         client.status()
 
@@ -112,3 +119,22 @@ def test_options_that_are_not_allowed(options: dict[str, int]) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(ConfigError, match="is not allowed"):
             kind("127.0.0.1:1", **options)
+
+
+def test_users_are_listed_page_by_page(server: Served) -> None:
+    with Client(server.address, timeout=10) as client:
+        everyone = client.list_users(page_size=1000)
+        assert everyone.next_page_token == "" and "user-005" in everyone.user_ids
+        listed: list[str] = []
+        page = client.list_users(page_size=7)
+        while page.next_page_token:
+            listed += page.user_ids
+            page = client.list_users(page_size=7, page_token=page.next_page_token)
+        assert [*listed, *page.user_ids] == list(everyone.user_ids)
+        counts = dict(zip(everyone.user_ids, everyone.num_events.tolist(), strict=True))
+        found = client.retrieve("user-005", k=1, num_history=1)
+        assert counts["user-005"] >= found.history_lengths[0] > 0
+        with pytest.raises(BadRequest, match="page_size = 0"):
+            client.list_users(page_size=0)
+        with pytest.raises(BadRequest, match="page_token"):
+            client.list_users(page_token="-1")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from interest.v1 import types_pb2 as interest_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finterest/v1/admin_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\x12\n\x10GetStatusRequest\"\xe3\x01\n\x11GetStatusResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x03 \x01(\x01\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x19.interest.v1.BundleStatus\x12\'\n\x05store\x18\x05 \x01(\x0b\x32\x18.interest.v1.StoreStatus\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.interest.v1.Limits\"\x93\x02\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\r\n\x05\x61s_of\x18\x04 \x01(\t\x12\x11\n\tnum_items\x18\x05 \x01(\x04\x12\x12\n\nnum_active\x18\x06 \x01(\x04\x12\x0b\n\x03\x64im\x18\x07 \x01(\r\x12\x15\n\rnum_interests\x18\x08 \x01(\r\x12\x13\n\x0bmax_history\x18\t \x01(\r\x12\x13\n\x0bnum_circles\x18\n \x01(\r\x12\x12\n\nobjectives\x18\x0b \x03(\t\x12\x16\n\x0ehistory_events\x18\x0c \x03(\t\x12\x12\n\nfilterable\x18\r \x03(\t\x12\x0f\n\x07\x63olumns\x18\x0e \x03(\t\".\n\x0bStoreStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnum_users\x18\x02 \x01(\x04\"\x96\x01\n\x06Limits\x12\r\n\x05max_k\x18\x01 \x01(\r\x12\x13\n\x0bmax_queries\x18\x02 \x01(\r\x12\x13\n\x0bmax_history\x18\x03 \x01(\r\x12\x13\n\x0bmax_filters\x18\x04 \x01(\r\x12\x12\n\nmax_values\x18\x05 \x01(\r\x12\x14\n\x0cmax_excluded\x18\x06 \x01(\r\x12\x14\n\x0cmax_id_bytes\x18\x07 \x01(\r2Z\n\x0c\x41\x64minService\x12J\n\tGetStatus\x12\x1d.interest.v1.GetStatusRequest\x1a\x1e.interest.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finterest/v1/admin_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\x12\n\x10GetStatusRequest\"\xe3\x01\n\x11GetStatusResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x03 \x01(\x01\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x19.interest.v1.BundleStatus\x12\'\n\x05store\x18\x05 \x01(\x0b\x32\x18.interest.v1.StoreStatus\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.interest.v1.Limits\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"y\n\x11ListUsersResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x12\n\nnum_events\x18\x03 \x03(\r\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x93\x02\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\r\n\x05\x61s_of\x18\x04 \x01(\t\x12\x11\n\tnum_items\x18\x05 \x01(\x04\x12\x12\n\nnum_active\x18\x06 \x01(\x04\x12\x0b\n\x03\x64im\x18\x07 \x01(\r\x12\x15\n\rnum_interests\x18\x08 \x01(\r\x12\x13\n\x0bmax_history\x18\t \x01(\r\x12\x13\n\x0bnum_circles\x18\n \x01(\r\x12\x12\n\nobjectives\x18\x0b \x03(\t\x12\x16\n\x0ehistory_events\x18\x0c \x03(\t\x12\x12\n\nfilterable\x18\r \x03(\t\x12\x0f\n\x07\x63olumns\x18\x0e \x03(\t\".\n\x0bStoreStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnum_users\x18\x02 \x01(\x04\"\xa8\x01\n\x06Limits\x12\r\n\x05max_k\x18\x01 \x01(\r\x12\x13\n\x0bmax_queries\x18\x02 \x01(\r\x12\x13\n\x0bmax_history\x18\x03 \x01(\r\x12\x13\n\x0bmax_filters\x18\x04 \x01(\r\x12\x12\n\nmax_values\x18\x05 \x01(\r\x12\x14\n\x0cmax_excluded\x18\x06 \x01(\r\x12\x14\n\x0cmax_id_bytes\x18\x07 \x01(\r\x12\x10\n\x08max_page\x18\x08 \x01(\r2\xa6\x01\n\x0c\x41\x64minService\x12J\n\tGetStatus\x12\x1d.interest.v1.GetStatusRequest\x1a\x1e.interest.v1.GetStatusResponse\x12J\n\tListUsers\x12\x1d.interest.v1.ListUsersRequest\x1a\x1e.interest.v1.ListUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_end=91
   _globals['_GETSTATUSRESPONSE']._serialized_start=94
   _globals['_GETSTATUSRESPONSE']._serialized_end=321
-  _globals['_BUNDLESTATUS']._serialized_start=324
-  _globals['_BUNDLESTATUS']._serialized_end=599
-  _globals['_STORESTATUS']._serialized_start=601
-  _globals['_STORESTATUS']._serialized_end=647
-  _globals['_LIMITS']._serialized_start=650
-  _globals['_LIMITS']._serialized_end=800
-  _globals['_ADMINSERVICE']._serialized_start=802
-  _globals['_ADMINSERVICE']._serialized_end=892
+  _globals['_LISTUSERSREQUEST']._serialized_start=323
+  _globals['_LISTUSERSREQUEST']._serialized_end=380
+  _globals['_LISTUSERSRESPONSE']._serialized_start=382
+  _globals['_LISTUSERSRESPONSE']._serialized_end=503
+  _globals['_BUNDLESTATUS']._serialized_start=506
+  _globals['_BUNDLESTATUS']._serialized_end=781
+  _globals['_STORESTATUS']._serialized_start=783
+  _globals['_STORESTATUS']._serialized_end=829
+  _globals['_LIMITS']._serialized_start=832
+  _globals['_LIMITS']._serialized_end=1000
+  _globals['_ADMINSERVICE']._serialized_start=1003
+  _globals['_ADMINSERVICE']._serialized_end=1169
 # @@protoc_insertion_point(module_scope)

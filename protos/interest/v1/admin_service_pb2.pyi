@@ -63,6 +63,57 @@ class GetStatusResponse(google.protobuf.message.Message):
 global___GetStatusResponse = GetStatusResponse
 
 @typing.final
+class ListUsersRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many users a page has at most."""
+    page_token: builtins.str
+    """The `next_page_token` of the page before; empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListUsersRequest = ListUsersRequest
+
+@typing.final
+class ListUsersResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    USER_IDS_FIELD_NUMBER: builtins.int
+    NUM_EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def info(self) -> interest.v1.types_pb2.AnswerInfo: ...
+    @property
+    def user_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def num_events(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """One a user: how many events the store has of them."""
+
+    def __init__(
+        self,
+        *,
+        info: interest.v1.types_pb2.AnswerInfo | None = ...,
+        user_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        num_events: collections.abc.Iterable[builtins.int] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "next_page_token", b"next_page_token", "num_events", b"num_events", "user_ids", b"user_ids"]) -> None: ...
+
+global___ListUsersResponse = ListUsersResponse
+
+@typing.final
 class BundleStatus(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -160,6 +211,7 @@ class Limits(google.protobuf.message.Message):
     MAX_VALUES_FIELD_NUMBER: builtins.int
     MAX_EXCLUDED_FIELD_NUMBER: builtins.int
     MAX_ID_BYTES_FIELD_NUMBER: builtins.int
+    MAX_PAGE_FIELD_NUMBER: builtins.int
     max_k: builtins.int
     max_queries: builtins.int
     max_history: builtins.int
@@ -167,6 +219,7 @@ class Limits(google.protobuf.message.Message):
     max_values: builtins.int
     max_excluded: builtins.int
     max_id_bytes: builtins.int
+    max_page: builtins.int
     def __init__(
         self,
         *,
@@ -177,7 +230,8 @@ class Limits(google.protobuf.message.Message):
         max_values: builtins.int = ...,
         max_excluded: builtins.int = ...,
         max_id_bytes: builtins.int = ...,
+        max_page: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_k", b"max_k", "max_queries", b"max_queries", "max_values", b"max_values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_k", b"max_k", "max_page", b"max_page", "max_queries", b"max_queries", "max_values", b"max_values"]) -> None: ...
 
 global___Limits = Limits

@@ -40,6 +40,11 @@ class AdminServiceStub(object):
                 request_serializer=interest_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=interest_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/interest.v1.AdminService/ListUsers',
+                request_serializer=interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -53,6 +58,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsers(self, request, context):
+        """The users of the store, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=interest_dot_v1_dot_admin__service__pb2.GetStatusRequest.FromString,
                     response_serializer=interest_dot_v1_dot_admin__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AdminService(object):
             '/interest.v1.AdminService/GetStatus',
             interest_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
             interest_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.AdminService/ListUsers',
+            interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.SerializeToString,
+            interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

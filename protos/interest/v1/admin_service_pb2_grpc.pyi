@@ -27,6 +27,12 @@ class AdminServiceStub:
     ]
     """The worker that answers, and the bundle that it serves."""
 
+    ListUsers: grpc.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ListUsersRequest,
+        interest.v1.admin_service_pb2.ListUsersResponse,
+    ]
+    """The users of the store, page by page."""
+
 class AdminServiceAsyncStub:
     """What is being served, for the people who run it."""
 
@@ -35,6 +41,12 @@ class AdminServiceAsyncStub:
         interest.v1.admin_service_pb2.GetStatusResponse,
     ]
     """The worker that answers, and the bundle that it serves."""
+
+    ListUsers: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ListUsersRequest,
+        interest.v1.admin_service_pb2.ListUsersResponse,
+    ]
+    """The users of the store, page by page."""
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
     """What is being served, for the people who run it."""
@@ -46,5 +58,13 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[interest.v1.admin_service_pb2.GetStatusResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.GetStatusResponse]]:
         """The worker that answers, and the bundle that it serves."""
+
+    @abc.abstractmethod
+    def ListUsers(
+        self,
+        request: interest.v1.admin_service_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.admin_service_pb2.ListUsersResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.ListUsersResponse]]:
+        """The users of the store, page by page."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -228,7 +228,9 @@ class Candidates(google.protobuf.message.Message):
     def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
     def scores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Inner product of query and item; falls within each query."""
+        """Inner product of the candidate and its interest. Falls within a query of one interest; with
+        several, the interests take turns in giving the next candidate.
+        """
 
     @property
     def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:

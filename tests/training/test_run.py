@@ -1,0 +1,178 @@
+"""A run from dataset to checkpoints: golden losses, refusals, and that truth/ is never read."""
+
+import ast
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from model.errors import CheckpointError, ConfigError
+from tests.training.conftest import Exported, Trained
+from tests.training.tiny import TINY, Silent
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.dataset import load_user_ids
+from training.distributed import join
+from training.evaluate import evaluate_run
+from training.export import export_run
+from training.run import BEST, LAST, load_best, open_run, start_run
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_losses_are_the_golden_ones(trained: Trained, world: Path, tmp_path: Path) -> None:
+    """A refactor keeps them. Where training changes on purpose, write the new ones, and say why."""
+    golden: dict[str, Any] = json.loads((GOLDEN / "losses.json").read_text())
+    assert trained.progress.losses == pytest.approx(golden["sampled"], abs=1e-3)
+    full = replace(TINY, content=False, loss="full", num_interests=1, epochs=3)
+    progress = start_run(world, tmp_path / "run", full, rank=join("cpu"), reporter=Silent())
+    assert progress.losses == pytest.approx(golden["full"], abs=1e-3)
+
+
+def test_a_run_leaves_what_it_says(trained: Trained, world: Path) -> None:
+    names = {p.relative_to(trained.path).as_posix() for p in trained.path.rglob("*.*")}
+    assert {"run.json", "encoder.json", BEST, LAST} <= names
+    assert not [name for name in names if "partial" in name]
+    run = trained.open()
+    assert (run.config, run.dataset) == (TINY, world.resolve())
+    model, progress = load_best(run)
+    assert progress.epoch == trained.progress.best_epoch and not model.training
+    best = trained.reporter.metrics[progress.epoch - 1]
+    assert best is not None and best["ndcg@10"] == trained.progress.best_score
+    # Validated again, the best weights score what they scored.
+    again = evaluate_run(run, model, split="validation", ks=(10, 50))["model"]
+    assert again == pytest.approx(dict(best))
+
+
+def test_ids_without_a_training_event_are_never_trained(trained: Trained) -> None:
+    run = trained.open()
+    events = run.training_data.popularity()
+    codes = run.items.id_codes.numpy()
+    assert ((codes == 0) == (events == 0)).all() and (codes[events > 0] > 0).all()
+    assert len(set(codes[codes > 0])) == (codes > 0).sum() and 0 < (codes == 0).sum() < len(codes)
+
+
+def start(dataset: Path, path: Path, **given: Any) -> None:
+    config = given.pop("config", TINY)
+    start_run(dataset, path, config, rank=join("cpu"), reporter=Silent(), **given)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(trained: Trained, world: Path) -> None:
+    before = (trained.path / LAST).read_bytes()
+    with pytest.raises(ConfigError, match=r"holds a run already\. Go on with it by --resume"):
+        start(world, trained.path)
+    with pytest.raises(ConfigError, match="was started with another config"):
+        start(world, trained.path, config=replace(TINY, seed=3), resume=True)
+    # A finished run has nothing left to do; another limit of minutes is no other config.
+    start(world, trained.path, config=replace(TINY, max_minutes=99), resume=True)
+    assert (trained.path / LAST).read_bytes() == before
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(trained.path, copy)
+    tensors, state = load_checkpoint(copy / LAST)
+    state["tower"]["num_layers"] += 1
+    for name in (LAST, BEST):
+        save_checkpoint(copy / name, tensors, state)
+    with pytest.raises(CheckpointError, match=r"was made by other towers than run\.json says"):
+        start(trained.open().dataset, copy, resume=True)
+    with pytest.raises(CheckpointError, match=r"was made by other towers than run\.json says"):
+        load_best(open_run(copy))
+    content = (trained.path / LAST).read_bytes()
+    (copy / LAST).write_bytes(content[:-100])
+    with pytest.raises(CheckpointError, match="damaged or not a Penchant checkpoint"):
+        start(trained.open().dataset, copy, resume=True)
+    (copy / BEST).unlink()
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_best(open_run(copy))
+
+
+def test_what_is_no_run_or_has_lost_its_dataset_is_refused(
+    trained: Trained, world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        open_run(tmp_path)
+    with pytest.raises(ConfigError, match="is gone; name where it is with --dataset"):
+        open_run(trained.path, dataset=tmp_path / "gone")
+    copy, run = tmp_path / "world", tmp_path / "run"
+    shutil.copytree(world, copy)
+    shutil.copytree(trained.path, run)
+    assert open_run(run, dataset=copy).dataset == copy
+    shutil.copy(_more_items(world, tmp_path), copy / "items.parquet")
+    with pytest.raises(ConfigError, match=r"has 501 items, but the run .* made for 500"):
+        open_run(run, dataset=copy)
+
+
+def _more_items(world: Path, folder: Path) -> Path:
+    items = pl.read_parquet(world / "items.parquet")
+    added = items.tail(1).with_columns(item_id=pl.lit("one-more"))
+    pl.concat([items, added]).write_parquet(folder / "items.parquet")
+    return folder / "items.parquet"
+
+
+def test_without_its_truth_a_world_teaches_the_same(
+    trained: Trained, exported: Exported, world: Path, tmp_path: Path
+) -> None:
+    blind = tmp_path / "world"
+    shutil.copytree(world, blind)
+    shutil.rmtree(blind / "truth")
+    progress = start_run(blind, tmp_path / "run", TINY, rank=join("cpu"), reporter=Silent())
+    assert progress.losses == trained.progress.losses
+    run, seeing = open_run(tmp_path / "run"), trained.open()
+    model, _ = load_best(run)
+    for name, value in load_best(seeing)[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    report = export_run(run, model, bundle=tmp_path / "bundle", snapshot=tmp_path / "snapshot")
+    assert report.metrics == exported.report.metrics
+    for name in ("vectors.npy", "items.arrow", "index.faiss", "circles.parquet", "gate.parquet"):
+        assert (tmp_path / "bundle" / name).read_bytes() == (exported.bundle / name).read_bytes()
+    for name in ("users.parquet", "histories.parquet"):
+        theirs = (exported.snapshot / name).read_bytes()
+        assert (tmp_path / "snapshot" / name).read_bytes() == theirs
+
+
+def test_no_module_but_the_world_names_truth() -> None:
+    """Strings that are code, not documentation: a path would have to be one of them."""
+    found = set()
+    for path in sorted(
+        p for name in ("model", "training", "serving") for p in (ROOT / name).rglob("*.py")
+    ):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and "truth" in node.value
+                and id(node) not in documentation
+            ):
+                found.add(path.relative_to(ROOT).as_posix())
+    assert "training/world.py" in found  # so the search works
+    assert all(name.startswith("training/world") for name in found), found
+
+
+def test_profiles_of_users_without_a_row_are_unknown(trained: Trained, tmp_path: Path) -> None:
+    run = trained.open()
+    copy = tmp_path / "world"
+    shutil.copytree(run.dataset, copy)
+    users = pl.read_parquet(copy / "users.parquet")
+    users.head(len(users) // 2).write_parquet(copy / "users.parquet")
+    shutil.copytree(trained.path, tmp_path / "run")
+    half = open_run(tmp_path / "run", dataset=copy)
+    listed = set(users.head(len(users) // 2)["user_id"])
+    known = np.array([name in listed for name in load_user_ids(run.arrays)])
+    assert 0 < known.sum() < len(known)
+    for name, value in run.profiles.items():
+        assert torch.equal(half.profiles[name][known], value[known])
+        assert not half.profiles[name][~known].any()
