@@ -57,9 +57,15 @@ class TowerConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
-        for name in ("num_events", "dim", "num_interests", "max_history", "num_heads"):
+        for name in (
+            "num_events",
+            "dim",
+            "num_interests",
+            "max_history",
+            "num_layers",
+            "num_heads",
+        ):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.num_layers >= 0, "num_layers", self.num_layers, "0 or more")
         require(
             self.dim % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of {self.dim}"
         )

@@ -154,7 +154,7 @@ def gap_seconds(times: Int64) -> Float32:
     The first gap is 0: what came before the window is not known.
     """
     gaps = np.zeros(len(times), np.float32)
-    gaps[1:] = np.maximum(np.diff(times), 0) / 1e6
+    gaps[1:] = np.maximum(times[1:] - times[:-1], 0) / 1e6
     return gaps
 
 

@@ -158,6 +158,21 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))  # type: ignore[no-any-return]
 
+    def last(self, x: Tensor, last: Tensor, visible: Tensor) -> Tensor:
+        """What `padded` gives for one query a sequence: no other output is wanted of a last layer.
+
+        x: [B, S, D]; last: [B, D], the queries' own states; visible: [B, 1, 1, S]. Returns [B, D].
+        """
+        batch, length, dim = x.shape
+        shape = (batch, length, 2, self.num_heads, dim // self.num_heads)
+        k, v = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).view(shape).unbind(2)
+        q = F.linear(last, self.qkv.weight[:dim], self.qkv.bias[:dim])
+        q = q.view(batch, 1, self.num_heads, dim // self.num_heads)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible
+        )
+        return self.out(mixed.reshape(batch, dim))  # type: ignore[no-any-return]
+
 
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a feed-forward layer."""
@@ -183,3 +198,9 @@ class Block(nn.Module):
         """x: [B, S, D]; visible as in Attention.padded. Returns [B, S, D]."""
         x = x + self.attention.padded(self.attention_norm(x), visible)
         return x + self.feedforward(self.feedforward_norm(x))  # type: ignore[no-any-return]
+
+    def last(self, x: Tensor, last: Tensor, visible: Tensor) -> Tensor:
+        """x, last, visible as in Attention.last. Returns [B, D]."""
+        normed = self.attention_norm(x)
+        last = last + self.attention.last(normed, self.attention_norm(last), visible)
+        return last + self.feedforward(self.feedforward_norm(last))  # type: ignore[no-any-return]

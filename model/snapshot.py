@@ -21,9 +21,11 @@ HISTORY_SCHEMA = pa.schema(
         ("events", pa.list_(pa.string())),
         ("timestamps", pa.list_(pa.timestamp("us", tz="UTC"))),
         ("event_ids", pa.list_(pa.string())),
+        ("sequences", pa.list_(pa.int64())),
     ]
 )
-"""One row a user, lists oldest first; `timestamps` is null where the dataset has no times."""
+"""One row a user, lists oldest first; `timestamps` is null where the dataset has no times, and
+`sequences` orders events of one time, as in the dataset."""
 
 
 def open_snapshot(path: Path) -> tuple[Manifest, pa.Table]:

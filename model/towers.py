@@ -191,11 +191,12 @@ class UserTower(nn.Module):
         place = torch.arange(length + 1, device=x.device)
         causal = place.unsqueeze(0) <= place.unsqueeze(1)
         visible = causal.unsqueeze(0).unsqueeze(0) & keys.unsqueeze(1).unsqueeze(1)
-        for block in self.blocks:
-            x = cast(Block, block).padded(x, visible)
+        *inner, final = (cast(Block, block) for block in self.blocks)
+        for block in inner:
+            x = block.padded(x, visible)
         # An empty history's last column is padding; its state is the start token's.
-        empty = ~mask[:, -1:]
-        last = torch.where(empty, x[:, 0], x[:, -1])
+        last = torch.where(~mask[:, -1:], x[:, 0], x[:, -1])
+        last = final.last(x, last, keys.unsqueeze(1).unsqueeze(1))
         return self.read_out(
             last, idle=idle, objective=objective, profile=self.encode_profiles(profile)
         )

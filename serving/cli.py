@@ -16,8 +16,6 @@ from serving.errors import BadRequest
 if TYPE_CHECKING:
     from serving.client import Client
 
-    pass
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,

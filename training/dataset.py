@@ -126,6 +126,12 @@ def load_user_ids(cache: Path) -> list[str]:
     return ids
 
 
+def load_sequences(cache: Path) -> Int64:
+    """The sequence number of each of the E events, in array order; file order if there is none."""
+    sequences: Int64 = np.load(cache / "sequences.npy", mmap_mode="r")
+    return sequences
+
+
 def load_event_ids(cache: Path) -> pa.ChunkedArray:
     """The event id of each of the E events, in array order."""
     return pq.read_table(cache / "event_ids.parquet")["event_id"]
@@ -148,7 +154,7 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
     scan = pl.scan_parquet(_parts(dataset), missing_columns="insert")
     columns = scan.collect_schema().names()
     time = pl.col("timestamp").dt.timestamp("us") if schema.has_times else pl.lit(0, pl.Int64)
-    sequence = pl.col("sequence") if "sequence" in columns else pl.lit(0, pl.Int64)
+    sequence = pl.col("sequence") if "sequence" in columns else pl.int_range(pl.len())
     events = (
         scan.select(
             "user_id", "item_id", "event", "event_id", time.alias("time"), sequence.alias("seq")
@@ -167,6 +173,7 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
     np.save(partial / "items.npy", events["item"].to_numpy().astype(np.int32))
     np.save(partial / "events.npy", events["code"].to_numpy())
     np.save(partial / "times.npy", events["time"].to_numpy())
+    np.save(partial / "sequences.npy", events["seq"].to_numpy())
     np.save(partial / "weights.npy", events["weight"].to_numpy())
     users.select(user_id="value").write_parquet(partial / "user_ids.parquet")
     events.select("event_id").write_parquet(partial / "event_ids.parquet")

@@ -23,7 +23,13 @@ from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.towers import TwoTower
 from training.circles import find_circles
-from training.dataset import load_event_ids, load_user_ids, read_items_table, read_users_table
+from training.dataset import (
+    load_event_ids,
+    load_sequences,
+    load_user_ids,
+    read_items_table,
+    read_users_table,
+)
 from training.evaluate import evaluate_run, held_out, item_vectors
 from training.loop import encode_users
 from training.onnx_towers import (
@@ -153,6 +159,9 @@ def write_snapshot(run: Run, target: Path, *, as_of: datetime | None, replace: b
             "timestamps": times,
             "event_ids": pa.ListArray.from_arrays(
                 offsets, load_event_ids(run.arrays).combine_chunks()
+            ),
+            "sequences": pa.ListArray.from_arrays(
+                offsets, pa.array(load_sequences(run.arrays), pa.int64())
             ),
         },
         schema=HISTORY_SCHEMA,
