@@ -4,6 +4,7 @@ Spherical k-means over item vectors; a circle is named by the feature values tha
 Knows nothing of users.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import cast
 
@@ -59,7 +60,7 @@ def find_circles(
         seed=seed,
         spherical=True,
         min_points_per_centroid=1,
-        max_points_per_centroid=1000,
+        max_points_per_centroid=256,
     )
     means.train(np.ascontiguousarray(unit, np.float32))
     centroids = cast(Float32, means.centroids)
@@ -86,8 +87,10 @@ def find_circles(
 
 
 def num_circles(num_items: int) -> int:
-    """About half the square root of the catalogue: 29 for 3,416 items, 500 for a million."""
-    return int(np.clip(round(num_items**0.5 / 2), min(num_items, 8), 4096))
+    """One and a half times the square root of the catalogue: 88 for 3,416 items, 1,500 for a
+    million. On the default world, with its 49 crafts, the share of items whose circle's main craft
+    is theirs was 0.51 at half the square root, 0.72 at once and 0.82 at one and a half times."""
+    return int(np.clip(round(1.5 * num_items**0.5), 1, min(num_items, 8192)))
 
 
 def _values(items: pa.Table, schema: Schema) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
@@ -149,9 +152,8 @@ def _names(
     items: pa.Table,
     popularity: npt.NDArray[np.int64],
 ) -> list[str]:
-    """The two most telling values; where two circles share them, their best-known item as well.
-
-    A circle without either has its number.
+    """The two most telling values; where circles share them, as many more as tell them apart, and
+    where they share all of them, the best-known item as well. A circle without any has its number.
     """
     titles = items["title"]
     best_known = [
@@ -159,9 +161,16 @@ def _names(
         for rows in (np.flatnonzero(circles == circle) for circle in range(len(features)))
     ]
     names = [" · ".join(values[:2]) for values in features]
+    for depth in range(3, NUM_TOP_FEATURES + 1):
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        names = [
+            " · ".join(values[:depth]) if name in shared else name
+            for name, values in zip(names, features, strict=True)
+        ]
+    counts = Counter(names)
     return [
         name
-        if name and names.count(name) == 1
+        if name and counts[name] == 1
         else f"{name} ({title})"
         if name and title
         else name or title or f"circle {circle}"
