@@ -1,11 +1,12 @@
 """A gRPC server that does nothing but return one prepared Retrieve answer: the floor.
 
-    python benchmarks/empty_server.py ANSWER-FILE
+    python benchmarks/empty_server.py ANSWER-FILE [--aio]
 
-The same kind of server as Penchant's (threads, one process); it decodes the request and encodes
-the answer each time, as any server must. Prints its address and runs until SIGTERM.
+The same kind of server as Penchant's (threads, one process), or with --aio grpc.aio's; it decodes
+the request and encodes the answer each time, as any server must. Prints its address and runs until SIGTERM.
 """
 
+import asyncio
 import signal
 import sys
 import threading
@@ -32,9 +33,21 @@ class Nothing(rpc.RetrievalServiceServicer):
         return self._answer
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    answer = pb.RetrieveResponse.FromString(Path(sys.argv[1]).read_bytes())
+class NothingAsync(rpc.RetrievalServiceServicer):
+    """The same on an event loop."""
+
+    def __init__(self, answer: pb.RetrieveResponse) -> None:
+        self._answer = answer
+
+    async def Retrieve(  # type: ignore[override]  # noqa: N802
+        self, request: pb.RetrieveRequest, context: Any
+    ) -> pb.RetrieveResponse:
+        """The prepared answer."""
+        return self._answer
+
+
+def serve_threads(answer: pb.RetrieveResponse) -> None:
+    """Serve from a pool of threads until SIGTERM."""
     server = grpc.server(ThreadPoolExecutor(32))
     rpc.add_RetrievalServiceServicer_to_server(Nothing(answer), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -44,6 +57,28 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
     server.stop(1).wait()
+
+
+async def serve_loop(answer: pb.RetrieveResponse) -> None:
+    """Serve from an event loop until SIGTERM."""
+    server = grpc.aio.server()
+    rpc.add_RetrievalServiceServicer_to_server(NothingAsync(answer), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"Serving nothing on 127.0.0.1:{port}", flush=True)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await stopped.wait()
+    await server.stop(1)
+
+
+def main() -> None:
+    """Serve the answer in the file until SIGTERM."""
+    answer = pb.RetrieveResponse.FromString(Path(sys.argv[1]).read_bytes())
+    if "--aio" in sys.argv:
+        asyncio.run(serve_loop(answer))
+    else:
+        serve_threads(answer)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,12 @@ from model.encode import pad_histories
 K, ITEMS, HISTORY = 100, 50_000, 50
 METHOD = "/interest.v1.RetrievalService/Retrieve"
 SERVER_CORE, LOAD_CORE = 0, 1
+SERVERS = (
+    ("penchant", "Penchant `Retrieve`", ""),
+    ("empty", "empty gRPC server", "empty_server_"),
+    ("empty aio", "empty grpc.aio server", "empty_aio_server_"),
+)
+"""Name in the runs, name in the table, and what its figures begin with."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
 
 
@@ -192,12 +198,13 @@ def main() -> None:
                 runs.setdefault(f"penchant, {concurrency}", []).append(
                     load(address, payload, concurrency=concurrency, requests=args.requests)
                 )
-        with pinned(empty) as address:
-            for concurrency in (1, 32):
-                load(address, payload, concurrency=concurrency, requests=300)
-                runs.setdefault(f"empty, {concurrency}", []).append(
-                    load(address, payload, concurrency=concurrency, requests=args.requests)
-                )
+        for name, command in (("empty", empty), ("empty aio", [*empty, "--aio"])):
+            with pinned(command) as address:
+                for concurrency in (1, 32):
+                    load(address, payload, concurrency=concurrency, requests=300)
+                    runs.setdefault(f"{name}, {concurrency}", []).append(
+                        load(address, payload, concurrency=concurrency, requests=args.requests)
+                    )
         raw.append(measure_raw(args.work))
     report(runs, raw, len(answer.read_bytes()))
 
@@ -225,7 +232,7 @@ def report(
     table = [["", "requests a second", "p50 ms", "p99 ms", "cost a request, ms"]]
     for concurrency in (1, 32):
         cost: dict[str, list[float]] = {}
-        for name in ("penchant", "empty"):
+        for name, label, prefix in SERVERS:
             rounds = runs[f"{name}, {concurrency}"]
             # Alone, a request costs its time; together, its share of the core.
             cost[name] = [
@@ -233,7 +240,6 @@ def report(
                 for r in rounds
             ]
             middle = {key: median(r[key] for r in rounds) for key in rounds[0]}
-            label = "Penchant `Retrieve`" if name == "penchant" else "empty gRPC server"
             table.append(
                 [
                     f"{label}, concurrency {concurrency}",
@@ -243,7 +249,6 @@ def report(
                     f"{median(cost[name]):.3f}",
                 ]
             )
-            prefix = "" if name == "penchant" else "empty_server_"
             for key, value in middle.items():
                 figures[f"{prefix}{key}@{concurrency}"] = round(value, 3)
         ratios = [
