@@ -2,8 +2,9 @@
 
     python benchmarks/empty_server.py ANSWER-FILE [--aio]
 
-The same kind of server as Penchant's (threads, one process), or with --aio grpc.aio's; it decodes
-the request and encodes the answer each time, as any server must. Prints its address and runs until SIGTERM.
+The same kind of server as Penchant's (threads, one process), or with --aio the one of grpc.aio; it
+decodes the request and encodes the answer each time, as any server must. Prints its address and
+runs until SIGTERM.
 """
 
 import asyncio
