@@ -133,6 +133,7 @@ def time_ours(dataset: Path, config: RunConfig, seconds: float) -> float:
                 data.popularity().astype(np.float64),
                 num_uniform=config.num_uniform,
                 num_in_batch=config.num_in_batch,
+                batch_tokens=config.batch_tokens,
             )
         )
         tokens, started = 0, 0.0

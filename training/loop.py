@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from model.errors import PenchantError
 from model.towers import TwoTower
 from training.batches import Batch, Histories, Tokens, epoch_batches, training_batch, user_tokens
 from training.config import RunConfig
 from training.distributed import Rank
 from training.losses import pick_interest, softmax_loss
 from training.negatives import NegativeSampler
+
+
+class Diverged(PenchantError):
+    """The loss is no longer a number; the last checkpoint still holds good weights."""
 
 
 @dataclass(slots=True)
@@ -207,7 +212,10 @@ def train(
         None
         if config.uses_full_softmax(len(popularity))
         else NegativeSampler(
-            popularity, num_uniform=config.num_uniform, num_in_batch=config.num_in_batch
+            popularity,
+            num_uniform=config.num_uniform,
+            num_in_batch=config.num_in_batch,
+            batch_tokens=max(batch_tokens // rank.size, 1),
         )
     )
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
@@ -249,7 +257,13 @@ def train(
                 mine = batch.weights.sum()
                 everyone = rank.total(mine.clone())
                 (loss * (mine / everyone.clamp(min=1e-9) * rank.size)).backward()
-                total += rank.total(loss.detach() * mine).item()
+                batch_loss = rank.total(loss.detach() * mine).item()
+                if not math.isfinite(batch_loss):
+                    raise Diverged(
+                        f"the loss is {batch_loss} at step {progress.step}: training diverged. "
+                        "The last checkpoint is good; train again with a lower learning_rate."
+                    )
+                total += batch_loss
                 weight += everyone.item()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimizer.step()

@@ -15,16 +15,27 @@ class NegativeSampler:
     """Uniform and in-batch negatives, shared by the batch, each item once."""
 
     def __init__(
-        self, popularity: npt.NDArray[np.float64], *, num_uniform: int, num_in_batch: int
+        self,
+        popularity: npt.NDArray[np.float64],
+        *,
+        num_uniform: int,
+        num_in_batch: int,
+        batch_tokens: int,
     ) -> None:
-        """popularity: [V] how often each item row is a training target (only its ratios count)."""
+        """popularity: [V] how often each item row is a training target (only its ratios count).
+
+        batch_tokens: about how many targets a batch has, from which the in-batch draws are made.
+        """
         self.num_items = len(popularity)
         self.num_uniform = min(num_uniform, self.num_items)
         self.num_in_batch = num_in_batch
         share = popularity / max(popularity.sum(), 1e-12)
-        # An item is missed by both draws with chance (1 - n_u/V) (1 - share)^n_b, so this is the
-        # log of its chance to be a candidate: what the logQ correction needs.
-        missed = (1 - self.num_uniform / self.num_items) * np.exp(-num_in_batch * share)
+        # An item stands c ~ Poisson(T share) times among a batch's T targets, and n draws with
+        # replacement miss it with chance exp(-n c / T): over c, exp(-T share (1 - e^(-n/T))).
+        # Taking the draws for independent ones of the data, exp(-n share), overstates a rare item's
+        # chance by half where n is near T.
+        reach = batch_tokens * (1 - np.exp(-num_in_batch / batch_tokens))
+        missed = (1 - self.num_uniform / self.num_items) * np.exp(-reach * share)
         self.log_q: Float32 = np.log(np.maximum(1 - missed, 1e-12)).astype(np.float32)
         """[V] float32, log of the chance that an item is among the candidates of a batch."""
 

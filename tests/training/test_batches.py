@@ -69,7 +69,7 @@ def test_every_token_reads_what_serving_would_have_read(time: str) -> None:
     lengths = [1, 2, 3, 5, 6, 7, 8, 20, 1, 7]
     data = interactions(lengths, num_items=40, time="exact" if time == "exact" else "order")
     users = [9, 0, 7, 3, 5, 1, 2, 4, 6, 8]
-    sampler = NegativeSampler(np.ones(40), num_uniform=5, num_in_batch=5)
+    sampler = NegativeSampler(np.ones(40), num_uniform=5, num_in_batch=5, batch_tokens=40)
     batch = batch_of(data, users, sampler=sampler)
     rows, targets = rows_of(batch), batch.item_rows[batch.targets].tolist()
     seen_users = set()
@@ -131,7 +131,7 @@ def test_users_are_read_as_serving_reads_them() -> None:
 def test_sampled_candidates_hits_and_their_biases() -> None:
     data = interactions([9, 5, 3, 12], num_items=15, seed=4)
     sampler = NegativeSampler(
-        1 + data.popularity().astype(np.float64), num_uniform=6, num_in_batch=4
+        1 + data.popularity().astype(np.float64), num_uniform=6, num_in_batch=4, batch_tokens=29
     )
     batch = batch_of(data, [0, 1, 2, 3], sampler=sampler)
     assert batch.candidates is not None

@@ -24,7 +24,7 @@ def loss_and_gradient(
     step_loss = StepLoss(model, items, profiles, 1.0)
     data = run.training_data
     sampler = NegativeSampler(
-        data.popularity().astype(np.float64), num_uniform=100, num_in_batch=50
+        data.popularity().astype(np.float64), num_uniform=100, num_in_batch=50, batch_tokens=500
     )
     batch: Batch = training_batch(
         data,

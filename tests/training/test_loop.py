@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from tests.training.tiny import TINY, Silent, interactions, run_of
 from training.config import RunConfig, run_from_json, run_to_json
 from training.dataset import Interactions
 from training.distributed import join
-from training.loop import Progress, make_optimizer, train
+from training.loop import Diverged, Progress, make_optimizer, train
 from training.recipes import RECIPES, find_recipe
+from training.run import start_run
 
 DATA = interactions([3, 5, 4, 8, 6, 9, 3, 7], num_items=30)
 
@@ -183,3 +185,9 @@ def test_small_datasets_get_small_batches() -> None:
     assert sizes == {100: 64, 5000: 500, 99_999: 1000}
     assert replace(config, batch_tokens=16).batch_tokens_for(100) == 16
     assert replace(config, min_steps_per_epoch=0).batch_tokens_for(900) == 900
+
+
+def test_a_diverging_run_stops_with_a_clear_error(world: Path, tmp_path: Path) -> None:
+    wild = replace(TINY, learning_rate=1e30, clip_norm=1e30, warmup_steps=0)
+    with pytest.raises(Diverged, match="lower learning_rate"):
+        start_run(world, tmp_path / "run", wild, rank=join("cpu"), reporter=Silent())
