@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.manifest import Manifest
 from model.snapshot import open_snapshot, read_histories
 from serving.store.base import NO_TIME, NewHistory, UserStore
+
+Int64 = npt.NDArray[np.int64]
 
 _PROFILES_A_BATCH = 20_000
 
@@ -71,11 +74,11 @@ def _histories(batch: pa.RecordBatch) -> Iterator[NewHistory]:
     item_ids = pc.list_flatten(batch.column("item_ids")).to_pylist()
     events = pc.list_flatten(batch.column("events")).to_pylist()
     event_ids = pc.list_flatten(batch.column("event_ids")).to_pylist()
-    times = _times(batch.column("timestamps"), lengths)
-    # The order among equal timestamps is the order of the list, unless the snapshot knows better.
-    sequences = np.arange(num_events) - np.repeat(starts, ends - starts)
-    if "sequences" in batch.schema.names:
-        sequences = pc.list_flatten(batch.column("sequences")).to_numpy(zero_copy_only=False)
+    stamps = batch.column("timestamps").cast(pa.list_(pa.timestamp("us", tz="UTC")))
+    times = _flat(stamps.cast(pa.list_(pa.int64())), lengths, np.full(num_events, NO_TIME))
+    # The order among equal timestamps is the order of the list, where the snapshot has no better.
+    order = np.arange(num_events) - np.repeat(starts, ends - starts)
+    sequences = _flat(batch.column("sequences"), lengths, order)
     for user_id, start, end in zip(user_ids, starts.tolist(), ends.tolist(), strict=True):
         yield NewHistory(
             user_id,
@@ -87,11 +90,11 @@ def _histories(batch: pa.RecordBatch) -> Iterator[NewHistory]:
         )
 
 
-def _times(column: pa.Array, lengths: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """[num_events] int64 µs, NO_TIME for the users whose list is null."""
+def _flat(column: pa.Array, lengths: pa.Array, missing: Int64) -> Int64:
+    """[num_events] int64: the lists end to end; `missing` [num_events] where a list is null."""
     known = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    has_time = np.repeat(known, lengths.to_numpy(zero_copy_only=False))
-    times = np.full(len(has_time), NO_TIME, np.int64)
-    flat = pc.list_flatten(column).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    times[has_time] = pc.fill_null(flat, NO_TIME).to_numpy(zero_copy_only=False)
-    return times
+    given = np.repeat(known, lengths.to_numpy(zero_copy_only=False))
+    values = missing.copy()
+    flat = pc.list_flatten(column)
+    values[given] = pc.fill_null(flat, int(NO_TIME)).to_numpy(zero_copy_only=False)
+    return values
