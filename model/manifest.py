@@ -6,6 +6,7 @@ parser ever sees a byte that was not verified. Knows nothing of what the files m
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -53,13 +54,13 @@ def write_folder(
     """Write a checksummed folder: yields a temporary folder to fill, then makes it appear whole.
 
     target: the final name. body: goes into the manifest as it is when the block ends, so that it
-    may be filled inside the block. replace: whether an existing target gives way.
+    may be filled inside the block. replace: whether an existing folder of the same kind gives way.
 
-    Raises ConfigError if the target exists and replace is False. If the block raises, nothing
-    remains and an existing target stays as it was.
+    Raises ConfigError if the target exists and replace is False, or if it is anything else than an
+    empty folder or one of this kind. If the block raises, nothing remains and an existing target
+    stays as it was.
     """
-    if not replace:
-        refuse_existing(target)
+    refuse_existing(target, kind=kind if replace else None)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,10 +91,7 @@ def write_folder(
             _fsync(path)
         _fsync(partial)
         if target.exists():
-            old = target.parent / f".{target.name}.old-{os.getpid()}"
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
+            _exchange(partial, target)  # what was there is now under the temporary name
         else:
             partial.rename(target)
         _fsync(target.parent)
@@ -101,10 +99,38 @@ def write_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_existing(target: Path) -> None:
-    """Raise ConfigError if there is anything under the name `target`."""
-    if target.exists():
+def refuse_existing(target: Path, *, kind: Kind | None) -> None:
+    """Raise ConfigError if there is anything under the name `target`; with a kind, anything that
+    is not an empty folder or a folder of that kind."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if kind is None:
         raise ConfigError(f"{target} exists already; name another folder, or pass --overwrite.")
+    if not _is_kind(target, kind):
+        raise ConfigError(
+            f"{target} is no {kind}, so --overwrite does not replace it; name another folder."
+        )
+
+
+def _is_kind(path: Path, kind: Kind) -> bool:
+    try:
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("kind") == kind
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two names at once where the system can (Linux), else one after the other."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+            return
+    aside = other.with_name(f".{other.name}.old-{os.getpid()}")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
 
 
 def open_verified(path: Path, *, kind: Kind) -> Manifest:

@@ -44,13 +44,20 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Rank every evaluated user's held-out item among all items.
 
-    split: `test` is each user's last event, `validation` the one before it. sample: at most so
-    many users, chosen by the run's seed.
+    split: `test` is each user's last event, `validation` the one before it. filter_seen: nothing
+    that a user has seen is ranked, as serving does it; users whose held-out item is one of those
+    are then left out and counted, for no list could hold it. sample: at most so many users, chosen
+    by the run's seed.
 
     Returns {"protocol": ..., "model": metrics, "popularity": metrics, "buckets": metrics of the
     model by popularity of the target}.
     """
     data, users, targets, idle = held_out(run.data, split)
+    num_repeats = 0
+    if filter_seen:
+        first = first_time(data, users, targets)
+        num_repeats = int((~first).sum())
+        users, targets, idle = users[first], targets[first], idle[first]
     if sample is not None and sample < len(users):
         chosen = np.sort(
             np.random.default_rng(run.config.seed).choice(len(users), sample, replace=False)
@@ -63,7 +70,7 @@ def evaluate_run(
     ranks, lists, owners = [], [], []
     matrix = vectors.float().cpu().numpy()
     for batch, interests in encode_users(model, vectors, data, users, idle, profiles=run.profiles):
-        seen = seen_items(data, batch, target_of[batch]) if filter_seen else None
+        seen = seen_items(data, batch) if filter_seen else None
         rows = search_interests(interests, matrix, depth, excluded=seen)
         ranks.append(target_ranks(rows, target_of[batch]))
         lists.append(rows)
@@ -77,6 +84,7 @@ def evaluate_run(
             "ranking": "full",
             "num_items": run.data.num_items,
             "num_users": len(users),
+            "num_repeats_left_out": num_repeats,
             "seen_items": "filtered" if filter_seen else "kept",
         },
         "model": model_metrics,
@@ -149,13 +157,22 @@ def search_interests(
     return merge_interests(rows.reshape(shape), scores.reshape(shape), k)[0]
 
 
-def seen_items(data: Interactions, users: Int64, targets: Int64) -> list[Int64]:
-    """What each user has seen, without the target: a repeated item may be the right answer."""
-    histories = (data.items[data.starts[u] : data.starts[u + 1]] for u in users)
+def seen_items(data: Interactions, users: Int64) -> list[Int64]:
+    """The item rows in each user's history, each once."""
     return [
-        np.setdiff1d(history, [target]).astype(np.int64)
-        for history, target in zip(histories, targets, strict=True)
+        np.unique(data.items[data.starts[u] : data.starts[u + 1]]).astype(np.int64) for u in users
     ]
+
+
+def first_time(data: Interactions, users: Int64, targets: Int64) -> npt.NDArray[np.bool_]:
+    """[n] True where the target is not in the user's history."""
+    return np.array(
+        [
+            target not in data.items[data.starts[u] : data.starts[u + 1]]
+            for u, target in zip(users, targets, strict=True)
+        ],
+        np.bool_,
+    )
 
 
 def popularity_buckets(popularity: Int64, targets: Int64) -> dict[str, npt.NDArray[np.bool_]]:
@@ -187,7 +204,7 @@ def _popularity(
     place[order] = np.arange(len(order))
     ranks = place[target_of[users]] + 1
     if filter_seen:
-        seen = seen_items(data, users, target_of[users])
+        seen = seen_items(data, users)
         ahead = [(place[s] < p - 1).sum() for s, p in zip(seen, ranks, strict=True)]
         ranks = ranks - np.array(ahead, np.int64)
     return ranking_metrics(ranks, ks)

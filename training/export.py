@@ -78,8 +78,8 @@ def export_run(
     """
     if bundle.resolve() == snapshot.resolve():
         raise ConfigError(f"bundle and snapshot are both {bundle}; name two folders.")
-    for target in () if replace else (bundle, snapshot):
-        refuse_existing(target)
+    refuse_existing(bundle, kind="bundle" if replace else None)
+    refuse_existing(snapshot, kind="snapshot" if replace else None)
     say = progress or (lambda done, what: None)
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)
@@ -124,8 +124,9 @@ def export_run(
         pq.write_table(gate, folder / files.GATE)
         recall = _index_recall(folder / files.INDEX, active, queries)
         body["ann"] = {"kind": "exact", "metric": "inner_product", "recall@100": recall}
-    say(0.9, "write the snapshot")
-    num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
+        # Inside the block: a snapshot that cannot be written leaves the old bundle in its place.
+        say(0.9, "write the snapshot")
+        num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
     say(1.0, "done")
     return ExportReport(
         len(vectors), num_active, num_users, len(circles), user_error, item_error, recall, metrics
