@@ -73,6 +73,7 @@ def main() -> None:
             "training and validation. Published figures are other people's, from their READMEs, "
             "and not measured here; HSTU's are on 3,706 items sorted by timestamp."
         ),
+        command="python benchmarks/ml1m.py ML-1M-FOLDER --work DIR",
     )
 
 

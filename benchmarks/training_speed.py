@@ -225,6 +225,7 @@ def main() -> None:
             "and not as tokens. The loops take turns. Penchant's packing leaves padding out, which "
             "is most of the difference; its softmax walks over rows in cache-sized chunks."
         ),
+        command="python benchmarks/training_speed.py ML-1M-DATASET",
     )
 
 

@@ -167,6 +167,10 @@ def parse_schema(data: Mapping[str, Any], *, file: str) -> Schema:
 def read_schema(dataset: Path) -> Schema:
     """Read DATASET/dataset.toml. Raises DatasetError if it is missing, broken or not allowed."""
     path = dataset / "dataset.toml"
+    if dataset.is_file():
+        raise DatasetError(
+            f"{dataset} is a file.", file="dataset.toml", remedy="Name the dataset's folder."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

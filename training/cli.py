@@ -23,6 +23,12 @@ importers = typer.Typer(
 )
 app.add_typer(importers, name="import")
 
+
+def say(what: object, style: str | None = None) -> None:
+    """Print for people; a command stays on one line, so that it can be copied."""
+    console.print(what, style=style, highlight=False, soft_wrap=isinstance(what, str))
+
+
 Dataset = Annotated[Path, typer.Argument(help="A dataset folder (docs/dataset.md).")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, made by `penchant train`.")]
 Moved = Annotated[
@@ -58,7 +64,7 @@ def simulate(
         chosen["stirring"] = 0.0
     with progress_bar(console, "simulate") as progress:
         run(WorldConfig(**chosen), out, progress=progress)
-    console.print(f"{out} is a dataset now. Next: penchant train {out} --out RUN", highlight=False)
+    say(f"{out} is a dataset now. Next: penchant train {out} --out RUN")
 
 
 @importers.command()
@@ -85,10 +91,8 @@ def movielens(
         report = import_movielens(source, out, progress=progress, max_users=max_users)
     for title, counts in (("written", report.written), ("dropped", report.dropped)):
         for what, count in counts.items():
-            console.print(f"{title:8s} {count:>12,} {what}", highlight=False)
-    console.print(
-        f"{out} is a dataset now. Next: penchant train {out} --out RUN --recipe movielens"
-    )
+            say(f"{title:8s} {count:>12,} {what}")
+    say(f"{out} is a dataset now. Next: penchant train {out} --out RUN --recipe movielens")
 
 
 @app.command()
@@ -102,16 +106,15 @@ def validate(dataset: Dataset) -> None:
 
     with progress_bar(console, "validate") as progress:
         summary = validate_dataset(dataset, progress=progress)
-    console.print(
+    say(
         f"{summary.name}: {summary.num_users:,} users, {summary.num_items:,} items, "
         f"{summary.num_events:,} events, time = {summary.time!r}",
-        highlight=False,
     )
     for name, count in summary.events_by_name.items():
-        console.print(f"  {name:16s} {count:>12,}", highlight=False)
+        say(f"  {name:16s} {count:>12,}")
     for warning in summary.warnings:
-        console.print(f"  note: {warning}", style="yellow", highlight=False)
-    console.print("The dataset keeps its contract.")
+        say(f"  note: {warning}", style="yellow")
+    say("The dataset keeps its contract.")
 
 
 @app.command()
@@ -138,7 +141,7 @@ def train(
     keep_freed_memory()  # before torch takes its first block
     from training.distributed import join
     from training.report import RunReporter, progress_bar
-    from training.run import start_run
+    from training.run import refuse_folder, start_run
     from training.validate import validate_dataset
 
     config = find_recipe(recipe)
@@ -148,21 +151,21 @@ def train(
         config = replace(config, max_minutes=max_minutes)
     rank = join(device)
     if rank.leads:
+        refuse_folder(out, resume=resume)
+    if rank.leads:
         with progress_bar(console, "validate") as progress:
             validate_dataset(dataset, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     with RunReporter(out, epochs=config.epochs, console=console, quiet=not rank.leads) as reporter:
         progress = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
     if rank.leads:
-        console.print(
+        say(
             f"best validation NDCG@10 {progress.best_score:.4f} at epoch {progress.best_epoch}, "
             f"{progress.seconds / 60:.1f} minutes. Curves: tensorboard --logdir {out}/tensorboard",
-            highlight=False,
         )
-        console.print(
+        say(
             f"Next: penchant evaluate {out}, or "
             f"penchant export {out} --bundle BUNDLE --snapshot SNAPSHOT",
-            highlight=False,
         )
     rank.close()
 
@@ -187,6 +190,10 @@ def evaluate(
 
     Example: penchant evaluate runs/ml-1m --k 10 --k 50
     """
+    from model.config import require
+
+    for cut_off in k:
+        require(cut_off >= 1, "--k", cut_off, "1 or more")
     from training.evaluate import evaluate_run, write_json
     from training.report import metrics_table
     from training.run import load_best, open_run
@@ -196,8 +203,8 @@ def evaluate(
     result = evaluate_run(opened, model, split=split, ks=sorted(k), filter_seen=not keep_seen)
     target = json_file or run / f"{split}.json"
     write_json(result, target)
-    console.print(metrics_table(result, sorted(k)))
-    console.print(f"JSON: {target}", highlight=False)
+    say(metrics_table(result, sorted(k)))
+    say(f"JSON: {target}")
 
 
 @app.command()
@@ -224,7 +231,7 @@ def export(
         report = export_run(
             opened, model, bundle=bundle, snapshot=snapshot, replace=overwrite, progress=progress
         )
-    console.print(
+    say(
         f"{report.num_active:,} items in the index ({report.num_items:,} in all), "
         f"{report.num_circles} circles, {report.num_users:,} users\n"
         f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
@@ -232,7 +239,6 @@ def export(
         f"index recall@100 against exact search: {report.recall:.4f}\n"
         f"Next: penchant load-users {snapshot} --state STATE, "
         f"then penchant serve {bundle} --state STATE",
-        highlight=False,
     )
 
 

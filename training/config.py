@@ -82,6 +82,12 @@ class RunConfig:
             "weight_decay",
         ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(
+            self.max_minutes is None or self.max_minutes > 0,
+            "max_minutes",
+            self.max_minutes,
+            "above 0, or none for no limit",
+        )
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")

@@ -16,8 +16,11 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
+from model.items import hash_ids
 from model.schema import Schema, read_schema
+from training.validate import validate_dataset
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -101,7 +104,8 @@ def read_users_table(dataset: Path) -> pa.Table | None:
 def load_interactions(dataset: Path, cache: Path) -> Interactions:
     """Build the arrays from Parquet, or map them from the cache if it was built from these files.
 
-    cache: a folder of npy files; written whole or not at all.
+    cache: a folder of npy files; written whole or not at all. Raises DatasetError where the dataset
+    must be read anew and breaks its contract.
     """
     schema = read_schema(dataset)
     stamp = {
@@ -110,6 +114,7 @@ def load_interactions(dataset: Path, cache: Path) -> Interactions:
     }
     done = cache / "built_from.json"
     if not done.exists() or json.loads(done.read_text()) != stamp:
+        validate_dataset(dataset)
         _build(dataset, schema, cache, stamp)
     arrays = {
         name: np.load(cache / f"{name}.npy", mmap_mode="r")
@@ -118,6 +123,14 @@ def load_interactions(dataset: Path, cache: Path) -> Interactions:
     return Interactions(
         schema, **arrays, num_items=pq.read_metadata(dataset / "items.parquet").num_rows
     )
+
+
+def data_digest(data: Interactions, item_ids: pa.ChunkedArray) -> str:
+    """Hex digest of which items there are, in order, and of every event a run learns from."""
+    digest = xxhash.xxh3_128(hash_ids(item_ids.to_pylist()).tobytes())
+    for array in (data.starts, data.items, data.events, data.times, data.weights):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def load_user_ids(cache: Path) -> list[str]:

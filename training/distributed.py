@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from model.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -47,12 +49,12 @@ class Rank:
 def join(device: str = "auto") -> Rank:
     """Join the processes that torchrun started (or stand alone) on `auto`, `cpu` or `cuda`.
 
-    Raises RuntimeError if cuda is asked for and there is none.
+    Raises ConfigError if cuda is asked for and there is none.
     """
     local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     if cuda and not torch.cuda.is_available():
-        raise RuntimeError("cuda was asked for, and torch finds no CUDA device; use cpu or auto")
+        raise ConfigError("cuda was asked for, and torch finds no CUDA device; use cpu or auto.")
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)

@@ -76,8 +76,15 @@ def export_run(
     Raises ParityError if a graph differs from its tower by more than MAX_ERROR, ConfigError if a
     target exists and replace is False or both are one folder. Then nothing is written.
     """
-    if bundle.resolve() == snapshot.resolve():
-        raise ConfigError(f"bundle and snapshot are both {bundle}; name two folders.")
+    outside = (snapshot, run.path, run.dataset)
+    for target, others in ((bundle, outside), (snapshot, (bundle, *outside[1:]))):
+        for other in others:
+            one, two = target.resolve(), other.resolve()
+            if one.is_relative_to(two) or two.is_relative_to(one):
+                raise ConfigError(
+                    f"{target} and {other} are one folder or lie one in the other; name folders "
+                    "apart for the bundle, the snapshot, the run and the dataset."
+                )
     refuse_existing(bundle, kind="bundle" if replace else None)
     refuse_existing(snapshot, kind="snapshot" if replace else None)
     say = progress or (lambda done, what: None)

@@ -27,6 +27,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint, unpack_optimiz
 from training.config import RunConfig, run_from_json, run_to_json
 from training.dataset import (
     Interactions,
+    data_digest,
     load_interactions,
     load_user_ids,
     read_items_table,
@@ -36,6 +37,8 @@ from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
 
+_OURS = {"run.json", "encoder.json", "arrays", "checkpoints", "metrics.jsonl", "tensorboard"}
+_OURS |= {"test.json", "validation.json"}
 LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
 
 
@@ -84,15 +87,15 @@ def start_run(
     dataset is broken, CheckpointError if a checkpoint is damaged.
     """
     # Rank 0 looks for all: another that is slow may look when rank 0 has written the folder.
-    if rank.agree((path / "run.json").exists()):
+    if rank.agree((path / LAST).exists()):
         if not resume:
             raise ConfigError(
                 f"{path} holds a run already. Go on with it by --resume, or name another folder."
             )
-        held = run_from_json(json.loads((path / "run.json").read_text())["config"])
+        held = run_from_json(_read_json(path / "run.json")["config"])
         if replace(held, max_minutes=None) != replace(config, max_minutes=None):
             raise ConfigError(
-                f"{path} was started with another config; resume with the same recipe and flags."
+                f"{path} was started with another config: {_difference(held, config)}."
             )
     elif rank.leads:
         prepare_run(dataset, path, config)
@@ -137,6 +140,19 @@ def start_run(
     )
 
 
+def refuse_folder(path: Path, *, resume: bool) -> None:
+    """Raise ConfigError if a run cannot be started (or gone on with) in this folder."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; name a folder.")
+    if resume and not (path / LAST).exists():
+        raise ConfigError(f"{path} holds no run to go on with; leave out --resume to start one.")
+    foreign = [p.name for p in path.iterdir() if p.name not in _OURS] if path.exists() else []
+    if foreign:
+        raise ConfigError(
+            f"{path} holds what is no run's ({sorted(foreign)[0]}); name another folder."
+        )
+
+
 def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | None = None) -> Run:
     """Open a run folder. dataset: where the dataset is now, if it moved.
 
@@ -144,24 +160,23 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
     """
     if not (path / "run.json").exists():
         raise ConfigError(f"{path} holds no run (no run.json). `penchant train` makes one.")
-    body = json.loads((path / "run.json").read_text())
+    body = _read_json(path / "run.json")
     dataset = dataset or Path(body["dataset"])
     if not (dataset / "dataset.toml").exists():
         raise ConfigError(f"the run's dataset {dataset} is gone; name where it is with --dataset.")
     encoder = read_encoder(path / "encoder.json")
     data = load_interactions(dataset, path / "arrays")
     tower = tower_from_json(body["tower"])
-    if data.num_items != tower.num_items:
+    items = read_items_table(dataset)
+    if data_digest(data, items["item_id"]) != body["data"]:
         raise ConfigError(
-            f"{dataset} has {data.num_items} items, but the run in {path} was made for "
-            f"{tower.num_items}: the dataset was changed. Start a new run."
+            f"{dataset} is not what the run in {path} was made for: its items, their order or its "
+            "events were changed. Start a new run."
         )
     place = device or torch.device("cpu")
     trained = data.head(held_out=2).popularity() > 0
     codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
-    features = (
-        _as_tensors(encoder.encode_items(read_items_table(dataset))) if tower.item_features else {}
-    )
+    features = _as_tensors(encoder.encode_items(items)) if tower.item_features else {}
     return Run(
         path=path,
         dataset=dataset,
@@ -183,6 +198,24 @@ def load_best(run: Run, device: torch.device | None = None) -> tuple[TwoTower, P
     return model.to(device or torch.device("cpu")).eval(), Progress(**state["progress"])
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}). Start a new run.") from None
+    return body
+
+
+def _difference(held: RunConfig, given: RunConfig) -> str:
+    """The fields in which two configs differ, in words."""
+    before, now = run_to_json(held), run_to_json(given)
+    return ", ".join(
+        f"{name} is {before[name]!r} in the run and {now[name]!r} now"
+        for name in before
+        if before[name] != now[name] and name != "max_minutes"
+    )
+
+
 def _require_towers(state: Mapping[str, Any], tower: TowerConfig, checkpoint: Path) -> None:
     if tower_from_json(state["tower"]) != tower:
         raise CheckpointError(f"{checkpoint} was made by other towers than run.json says.")
@@ -193,7 +226,8 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
     schema = data.schema
-    encoder = fit_encoder(schema, read_items_table(dataset), read_users_table(dataset))
+    items = read_items_table(dataset)
+    encoder = fit_encoder(schema, items, read_users_table(dataset))
     encoder.write(path / "encoder.json")
     tower = config.tower(
         num_items=data.num_items,
@@ -208,6 +242,7 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
         "tower": tower_to_json(tower),
         "dataset": str(dataset.resolve()),
         "dataset_name": schema.name,
+        "data": data_digest(data, items["item_id"]),
         "torch": torch.__version__,
     }
     partial = path / f".run.json.partial-{os.getpid()}"

@@ -44,7 +44,8 @@ PART_1: list[Row] = [
 def write(folder: Path, *parts: list[Row], time: TimeKind = "exact", sequence: bool = True) -> Path:
     (folder / "events").mkdir(parents=True, exist_ok=True)
     write_schema(Schema(name="d", time=time, events=EVENTS), folder)
-    pl.DataFrame({"item_id": ["c", "b", "a"]}).write_parquet(folder / "items.parquet")
+    items = pl.DataFrame({"item_id": ["c", "b", "a"], "kind": "video", "title": ""})
+    items.write_parquet(folder / "items.parquet")
     for number, rows in enumerate(parts):
         columns: dict[str, Any] = {
             "event_id": [f"{number}/{i}" for i in range(len(rows))],

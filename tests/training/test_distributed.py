@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.errors import ConfigError
 from tests.training.tiny import TINY, Silent
 from training.checkpoint import load_checkpoint
 from training.config import run_to_json
@@ -28,7 +29,7 @@ def test_one_process_is_alone() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(RuntimeError, match="torch finds no CUDA device; use cpu or auto"):
+    with pytest.raises(ConfigError, match="torch finds no CUDA device; use cpu or auto"):
         join("cuda")
 
 

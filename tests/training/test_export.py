@@ -272,9 +272,20 @@ def test_an_export_that_cannot_be_written_whole_begins_nothing(
     ):
         with pytest.raises(ConfigError, match="exists already; name another folder"):
             export_run(run, model, bundle=bundle, snapshot=snapshot)
-    with pytest.raises(ConfigError, match=r"are both .*; name two folders"):
-        export_run(run, model, bundle=tmp_path / "a", snapshot=tmp_path / "b/../a", replace=True)
+    for bundle, snapshot in (
+        (tmp_path / "a", tmp_path / "b/../a"),
+        (tmp_path / "a", tmp_path / "a" / "in"),
+        (trained.path, tmp_path / "a"),
+        (tmp_path / "a", run.dataset / "snapshot"),
+    ):
+        with pytest.raises(ConfigError, match="lie one in the other"):
+            export_run(run, model, bundle=bundle, snapshot=snapshot, replace=True)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is no snapshot, so --overwrite does not replace it"):
+        export_run(run, model, bundle=tmp_path.parent / "b", snapshot=tmp_path, replace=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path.parent / "b").exists()
 
 
 def test_a_graph_that_differs_from_its_tower_leaves_nothing_behind(

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from model.errors import CheckpointError, ConfigError
+from model.errors import CheckpointError, ConfigError, DatasetError
 from tests.training.conftest import Exported, Trained
 from tests.training.tiny import TINY, Silent
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -20,7 +20,7 @@ from training.dataset import load_user_ids
 from training.distributed import join
 from training.evaluate import evaluate_run
 from training.export import export_run
-from training.run import BEST, LAST, load_best, open_run, start_run
+from training.run import BEST, LAST, load_best, open_run, refuse_folder, start_run
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -106,7 +106,7 @@ def test_what_is_no_run_or_has_lost_its_dataset_is_refused(
     shutil.copytree(trained.path, run)
     assert open_run(run, dataset=copy).dataset == copy
     shutil.copy(_more_items(world, tmp_path), copy / "items.parquet")
-    with pytest.raises(ConfigError, match=r"has 501 items, but the run .* made for 500"):
+    with pytest.raises(ConfigError, match="its items, their order or its"):
         open_run(run, dataset=copy)
 
 
@@ -176,3 +176,40 @@ def test_profiles_of_users_without_a_row_are_unknown(trained: Trained, tmp_path:
     for name, value in run.profiles.items():
         assert torch.equal(half.profiles[name][known], value[known])
         assert not half.profiles[name][~known].any()
+
+
+def test_a_run_knows_when_its_dataset_was_changed(
+    trained: Trained, world: Path, tmp_path: Path
+) -> None:
+    copy, run = tmp_path / "world", tmp_path / "run"
+    shutil.copytree(world, copy)
+    shutil.copytree(trained.path, run)
+    items = pl.read_parquet(copy / "items.parquet")
+    items.reverse().write_parquet(copy / "items.parquet")
+    with pytest.raises(ConfigError, match="is not what the run"):
+        open_run(run, dataset=copy)
+    items.write_parquet(copy / "items.parquet")
+    assert open_run(run, dataset=copy).data.num_items == len(items)
+    part = next((copy / "events").glob("part-*.parquet"))
+    events = pl.read_parquet(part)
+    events.head(len(events) // 2).write_parquet(part)
+    with pytest.raises(ConfigError, match="is not what the run"):
+        open_run(run, dataset=copy)
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match="part-"):
+        open_run(run, dataset=copy)
+    (run / "run.json").write_text('{"config": ')
+    with pytest.raises(ConfigError, match=r"run.json is damaged"):
+        open_run(run, dataset=copy)
+
+
+def test_folders_in_which_no_run_can_start(trained: Trained, tmp_path: Path) -> None:
+    refuse_folder(tmp_path / "new", resume=False)
+    refuse_folder(trained.path, resume=True)
+    with pytest.raises(ConfigError, match="no run to go on with"):
+        refuse_folder(tmp_path / "new", resume=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        refuse_folder(tmp_path, resume=False)
+    with pytest.raises(ConfigError, match="is a file"):
+        refuse_folder(tmp_path / "notes.txt", resume=False)
