@@ -222,7 +222,8 @@ def query(
             filters=filters,
             objective=objective,
             exclude_seen=not include_seen,
-            fields=("title", "kind"),
+            # What was filtered on is shown, so that it can be checked.
+            fields=tuple(dict.fromkeys(["title", "kind", *map(_column, filters)])),
             num_history=5,
         )
     print_found(found, user or "this history", Console())
@@ -256,6 +257,10 @@ def _some_user(client: "Client") -> str:
         (user for user, count in zip(page.user_ids, counts, strict=True) if count >= 20),
         page.user_ids[counts.index(max(counts))],
     )
+
+
+def _column(filter_: Filter) -> str:
+    return _column(filter_.filter) if isinstance(filter_, Not) else filter_.field
 
 
 def parse_filter(text: str) -> Filter:

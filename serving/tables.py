@@ -31,8 +31,12 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         console.print(f"[yellow]{escape(error.field)}: {escape(error.message)}[/yellow]")
     table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("#", justify="right", style="dim")
+    table.add_column("id", style="dim")
     table.add_column("title", overflow="fold", min_width=20)
     table.add_column("kind")
+    asked = [name for name in found.columns if name not in ("title", "kind")]
+    for name in asked:
+        table.add_column(name)
     table.add_column("score", justify="right")
     table.add_column("circle", overflow="fold")
     table.add_column("interest", justify="right")
@@ -41,8 +45,10 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         kind = str(kinds[i])
         table.add_row(
             str(i + 1),
-            escape(str(titles[i]) or item_id),
+            escape(item_id),
+            escape(str(titles[i])),
             f"[{_KIND_STYLE.get(kind, 'default')}]{escape(kind)}[/]",
+            *(escape(str(found.columns[name][i])) for name in asked),
             f"{found.scores[i]:.3f}",
             escape(found.circles[i]) or "–",
             str(found.interests[i] + 1),
@@ -88,6 +94,7 @@ def _history(history: ShownHistory, who: str) -> Table:
     table = Table(title=f"What {escape(who)} did last", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("when", style="dim")
     table.add_column("event")
+    table.add_column("id", style="dim")
     table.add_column("title", overflow="fold", min_width=20)
     table.add_column("kind")
     titles, kinds = history.columns["title"], history.columns["kind"]
@@ -96,8 +103,8 @@ def _history(history: ShownHistory, who: str) -> Table:
         if len(history.timestamps_us) and history.timestamps_us[i]:
             moment = datetime.fromtimestamp(history.timestamps_us[i] / 1e6, UTC)
             when = moment.strftime("%Y-%m-%d %H:%M")
-        title = str(titles[i]) or item_id
-        table.add_row(when, escape(history.events[i]), escape(title), escape(str(kinds[i])))
+        cells = (when, history.events[i], item_id, str(titles[i]), str(kinds[i]))
+        table.add_row(*map(escape, cells))
     return table
 
 

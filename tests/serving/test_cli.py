@@ -42,6 +42,8 @@ def test_query_with_filters_and_history(server: Served) -> None:
     assert "video" in body and "product" not in body and "live" not in body
     assert "题 106 " not in body
     assert "no item 'nothing'" in done.stdout
+    # What was filtered on is shown, and the ids that other questions need.
+    assert "price" in body and item_id(0)[:3] in body
 
 
 def test_query_for_anyone(server: Served) -> None:
