@@ -85,6 +85,9 @@ def run(name: str, arguments: list[str]) -> None:
         typer.main.get_command(app).main([name, *arguments], prog_name="penchant")
     except PenchantError as error:
         refuse(str(error))
+    except OSError as error:
+        # A full disk, a missing right, a file where a folder should be: the system's own words.
+        refuse(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "."))
     except ModuleNotFoundError as error:
         # A missing module of our own is a bug and keeps its traceback.
         if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:

@@ -45,6 +45,13 @@ def test_a_refusal_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_the_system_refuses_is_one_message_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("simulate", str(tmp_path / "file" / "world"))
+    assert done.returncode == 2 and done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr and "file" in done.stderr
+
+
 def test_a_missing_extra_is_named() -> None:
     done = run("status", before="sys.modules['grpc'] = None")
     assert done.returncode == 2
