@@ -2,14 +2,15 @@
 
 No thread of its own and no timer: a request that finds nothing computing computes at once, in its
 own thread; the others queue up, and when a batch ends, the oldest of the waiting takes all that
-wait (up to a limit) and computes for them. Knows nothing of what a batch computes.
+wait (up to a limit) and computes for them. A batch that raises is computed again one by one, so
+that a request that cannot be computed fails alone. Knows nothing of what a batch computes.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import Generic, TypeVar
+from threading import TIMEOUT_MAX, Lock
+from typing import Generic, NoReturn, TypeVar
 
 from serving.errors import DeadlineExceeded
 
@@ -56,8 +57,8 @@ class Batcher(Generic[Request, Answer]):
     def submit(self, request: Request, *, size: int, deadline: float) -> Answer:
         """The answer to one request; blocks until it is there.
 
-        deadline: on time.monotonic()'s clock. Raises DeadlineExceeded if it passes before the
-        request's batch begins, and what `compute` answered or raised.
+        deadline: on time.monotonic()'s clock. Raises DeadlineExceeded if it passes while the
+        request waits, and what `compute` answered or raised.
         """
         entry: _Entry[Request, Answer] | None = None
         with self._mutex:
@@ -67,7 +68,9 @@ class Batcher(Generic[Request, Answer]):
             self._computing = True
         if entry is None:
             return self._compute_alone(request, deadline)
-        entry.wake.acquire()
+        patience = min(max(deadline - time.monotonic(), 0.0), TIMEOUT_MAX)
+        if not entry.wake.acquire(timeout=patience):
+            self._give_up(entry)
         if entry.leads:
             self._lead(self._take(entry))
         if isinstance(entry.answer, Exception):
@@ -86,6 +89,16 @@ class Batcher(Generic[Request, Answer]):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _give_up(self, entry: _Entry[Request, Answer]) -> NoReturn:
+        """Leave the queue, or the batch that was begun with the entry, or hand on the lead."""
+        with self._mutex:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            leads = entry.leads
+        if leads:  # it came in the moment of giving up
+            self._hand_over()
+        raise DeadlineExceeded(_LATE)
 
     def _take(self, first: _Entry[Request, Answer]) -> list[_Entry[Request, Answer]]:
         """`first` and those that wait behind it, as many as fit into a batch."""
@@ -106,22 +119,31 @@ class Batcher(Generic[Request, Answer]):
             else:
                 begun.append(entry)
         try:
-            answers = self._compute([entry.request for entry in begun]) if begun else []
-            for entry, answer in zip(begun, answers, strict=True):
-                entry.answer = answer
-        except Exception as error:
-            for entry in begun:
-                entry.answer = error
+            self._answer(begun)
         finally:
             self._hand_over()
             for entry in batch[1:]:  # the first is the caller itself
                 entry.wake.release()
+
+    def _answer(self, begun: Sequence[_Entry[Request, Answer]]) -> None:
+        """Compute a batch; where it raises, its members one by one."""
+        try:
+            answers = self._compute([entry.request for entry in begun]) if begun else []
+            for entry, answer in zip(begun, answers, strict=True):
+                entry.answer = answer
+        except Exception as error:
+            if len(begun) == 1:
+                begun[0].answer = error
+                return
+            for entry in begun:
+                self._answer([entry])
 
     def _hand_over(self) -> None:
         """Give the lead to the oldest that waits, if any does."""
         with self._mutex:
             following = self._waiting.popleft() if self._waiting else None
             self._computing = following is not None
+            if following is not None:
+                following.leads = True
         if following is not None:
-            following.leads = True
             following.wake.release()

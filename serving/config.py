@@ -17,6 +17,10 @@ class Limits:
     """Candidates a query."""
     max_queries: int = 256
     """Queries in one batch."""
+    max_vectors: int = 32
+    """Vectors of one query that holds its interests itself."""
+    max_search: int = 1_000_000
+    """Vectors that one request searches with, times its k."""
     max_history: int = 10_000
     """Events of one history given in a request."""
     max_filters: int = 32
@@ -29,6 +33,8 @@ class Limits:
     """Item columns returned beside the ids."""
     max_id_bytes: int = 256
     """Bytes (UTF-8) of one id, name or filter value."""
+    max_text_bytes: int = 4096
+    """Bytes (UTF-8) of one text in a profile."""
     max_page: int = 1000
     """Entries of one page of a list."""
     max_message_bytes: int = 16 * 1024 * 1024
@@ -45,6 +51,9 @@ class ServerConfig:
     """The bundle folder to serve."""
     state: Path
     """The folder of live state; holds store.db."""
+    bundle_version: str = ""
+    """The only version of it that may be served; empty: any. The supervisor sets it for workers
+    that it starts again, so that all of them answer alike."""
     host: str = "127.0.0.1"
     """Where to listen; loopback unless told otherwise, since there is no authentication yet."""
     port: int = 50051

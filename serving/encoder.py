@@ -4,6 +4,7 @@ Knows the bundle's tower and vectors; no stores, no requests.
 """
 
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
@@ -17,14 +18,14 @@ import pyarrow as pa
 from model.bundle import Bundle
 from model.encode import pad_histories
 from model.errors import BundleRejected
-from model.schema import FeatureType
+from model.schema import Feature, FeatureType
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Arrays = dict[str, npt.NDArray[Any]]
 
-CACHED_PROFILES = 10_000
-"""Encoded profiles kept, by their content, so that a changed profile is never answered stale."""
+CACHED_PROFILE_BYTES = 16 << 20
+"""Of encoded profiles kept, by their content, so that a changed profile is never answered stale."""
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -66,7 +67,7 @@ class UserTower:
         self._bundle = bundle
         self._vectors = np.asarray(bundle.vectors)  # plain: indexing a numpy.memmap is slow
         self._profile_inputs = [name for name in inputs if name.startswith("profile.")]
-        self._profile_types = {n: _ARROW[f.type] for n, f in bundle.schema.user_features.items()}
+        self._profile_bytes = 0
         self._profiles: OrderedDict[str, Arrays] = OrderedDict()
         self._lock = Lock()
 
@@ -89,7 +90,8 @@ class UserTower:
 
         rows, events, times: B arrays of one length each, oldest first: item rows (all >= 0), event
         codes from 1, UTC µs (ignored unless `reads_times`). profiles: B JSON objects of raw user
-        features, or empty. now: [B] int64 µs. objectives: [B] int64 codes.
+        features, or empty; a feature that is not what the schema declares counts as missing.
+        now: [B] int64 µs. objectives: [B] int64 codes.
         """
         batch = pad_histories(
             rows,
@@ -127,16 +129,53 @@ class UserTower:
             if known is not None:
                 self._profiles.move_to_end(profile)
                 return known
-        values = json.loads(profile) if profile else {}
+        values = _raw_features(profile)
         columns = {
-            name: pa.array([values.get(name)], type_) for name, type_ in self._profile_types.items()
+            name: _column(values.get(name), feature)
+            for name, feature in self._bundle.schema.user_features.items()
         }
         encoded = self._bundle.encoder.encode_profiles(pa.table(columns))
         with self._lock:
-            self._profiles[profile] = encoded
-            if len(self._profiles) > CACHED_PROFILES:
-                self._profiles.popitem(last=False)
+            if profile not in self._profiles:  # another thread may have been as fast
+                self._profiles[profile] = encoded
+                self._profile_bytes += _num_bytes(profile, encoded)
+            while self._profile_bytes > CACHED_PROFILE_BYTES:
+                self._profile_bytes -= _num_bytes(*self._profiles.popitem(last=False))
         return encoded
+
+
+def _raw_features(profile: str) -> dict[str, Any]:
+    """What a profile holds; nothing where it is not a JSON object."""
+    try:
+        values = json.loads(profile) if profile else {}
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _column(value: Any, feature: Feature) -> pa.Array:
+    """One raw feature as a column of one row; null where it does not fit.
+
+    A stored profile may be older than the schema of the bundle that is served.
+    """
+    kind = _ARROW[feature.type]
+    # Arrow takes a string for a list of its characters, and a boolean for a number.
+    if isinstance(value, bool) or (pa.types.is_list(kind) and not isinstance(value, list)):
+        return pa.nulls(1, kind)
+    try:
+        column = pa.array([value], kind)
+        if feature.type == "vector" and value is not None:
+            vector = np.asarray(value, np.float32)
+            if vector.shape != (feature.dim,) or not np.isfinite(vector).all():
+                return pa.nulls(1, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.nulls(1, kind)
+    return column
+
+
+def _num_bytes(profile: str, encoded: Arrays) -> int:
+    """About what a cached profile takes, the objects around the arrays counted."""
+    return sys.getsizeof(profile) + sum(array.nbytes + 200 for array in encoded.values()) + 300
 
 
 def _stack(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

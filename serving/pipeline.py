@@ -22,6 +22,8 @@ from serving.store.base import UserStore
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+_DAY = 86_400_000_000
+"""Microseconds."""
 _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 
 
@@ -51,10 +53,9 @@ class Pipeline:
         """One answer a request, or StoreUnavailable for those whose user could not be read."""
         answers: list[Answer | Exception] = []
         for request in requests:
-            wanted = request if isinstance(request, RetrieveRequest) else None
             try:
                 readers = [
-                    self._readers.read(query, i, wanted) for i, query in enumerate(request.queries)
+                    self._readers.read(query, i, request) for i, query in enumerate(request.queries)
                 ]
             except StoreUnavailable as error:
                 answers.append(error)
@@ -65,7 +66,8 @@ class Pipeline:
         groups: dict[tuple[tuple[Filter, ...], int], list[tuple[RetrieveRequest, Answer]]] = {}
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(request, RetrieveRequest) and isinstance(answer, Answer):
-                groups.setdefault((request.filters, request.k), []).append((request, answer))
+                key = (request.filters, self._width(request.k))
+                groups.setdefault(key, []).append((request, answer))
         for (filters, k), members in groups.items():
             self._search(members, filters, k)
         return answers
@@ -86,11 +88,15 @@ class Pipeline:
             out = [_distinct(np.append(excluded, row)) for row in rows]
         found, scores = generation.index.search(
             queries,
-            request.k,
+            self._width(request.k),
             allowed=generation.filters.bitmap(request.filters),
             excluded=out,
         )
         return _flat(found, scores, np.zeros(found.shape, np.int32))
+
+    def _width(self, k: int) -> int:
+        """k, or fewer where the bundle has fewer items: arrays need not be wider than that."""
+        return max(min(k, self.generation.items.num_active), 1)
 
     def _encode(
         self,
@@ -100,6 +106,7 @@ class Pipeline:
         """Fill in the interests of every query that gave no vectors, by one call of the tower."""
         readers: list[Reader] = []
         slots: list[tuple[Answer, int]] = []
+        times: list[Int64] = []
         now: list[int] = []
         objectives: list[int] = []
         clock = time.time_ns() // 1000
@@ -112,15 +119,21 @@ class Pipeline:
                     readers.append(answer.readers[i])
                     slots.append((answer, i))
                     now.append(request.time_us or clock)
+                    times.append(known_times(answer.readers[i].times, now[-1]))
                     objectives.append(objective)
         if not readers:
             return
+        moments = np.array(now, np.int64)
+        if self.generation.schema.time == "day":
+            # As in training, where all that is known of an event is its day: midnight to midnight.
+            moments -= moments % _DAY
+            times = [moment - moment % _DAY for moment in times]
         interests = self.generation.tower.interests(
             [reader.rows for reader in readers],
             [reader.events for reader in readers],
-            [known_times(r.times, moment) for r, moment in zip(readers, now, strict=True)],
+            times,
             [reader.profile for reader in readers],
-            now=np.array(now, np.int64),
+            now=moments,
             objectives=np.array(objectives, np.int64),
         )
         for vectors, (answer, i) in zip(interests, slots, strict=True):

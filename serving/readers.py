@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from serving.domain import History, PartError, RetrieveRequest, UserQuery
+from serving.domain import EmbedRequest, History, PartError, RetrieveRequest, UserQuery
 from serving.generation import Generation
-from serving.store.base import NO_TIME, UserStore
+from serving.store.base import NO_TIME, StoredHistory, UserStore
 
 Int64 = npt.NDArray[np.int64]
 
+MAX_ERRORS = 100
+"""Parts left aside that one answer names; the rest is counted."""
 NOTHING: Int64 = np.empty(0, np.int64)
 
 
@@ -47,7 +49,9 @@ class Reader:
     shown: Shown | None = None
     """As many of the latest events as the request asked for; None where it asked for none."""
     errors: Sequence[PartError] = ()
-    """What of an inline history had to be left aside."""
+    """What of an inline history had to be left aside; the first MAX_ERRORS of it."""
+    num_errors: int = 0
+    """How much that was in all."""
     gave_vectors: bool = False
     """The query holds its interests itself; nothing else is known, nor needed."""
 
@@ -59,29 +63,46 @@ class Readers:
         self._generation, self._store = generation, store
         self._codes: tuple[Sequence[str], Int64] = ((), NOTHING)
 
-    def read(self, query: UserQuery, position: int, request: RetrieveRequest | None) -> Reader:
+    def read(
+        self, query: UserQuery, position: int, request: RetrieveRequest | EmbedRequest
+    ) -> Reader:
         """The user of the query at `position` of its request; an empty one where unknown.
 
-        request: what is wanted beside the interests, if anything. Raises StoreUnavailable.
+        Where the request says for which time it asks, later events count for nothing.
+        Raises StoreUnavailable.
         """
-        num_shown = request.num_history if request is not None else 0
+        num_shown, exclude_seen = 0, False
+        if isinstance(request, RetrieveRequest):
+            num_shown, exclude_seen = request.num_history, request.exclude_seen
+        until = request.time_us
         if query.vectors is not None:
             return Reader(NOTHING, NOTHING, NOTHING, NOTHING, gave_vectors=True)
         if query.history is not None:
-            return self._inline(query, query.history, position, num_shown)
-        if request is not None and request.exclude_seen:
-            return self._stored(query.user_id, None, num_shown)
+            return self._inline(query, query.history, position, num_shown, until)
+        if exclude_seen:
+            return self._stored(query.user_id, None, num_shown, until)
         limit = max(self._generation.bundle.max_history, num_shown)
-        reader = self._stored(query.user_id, limit, num_shown)
+        reader = self._stored(query.user_id, limit, num_shown, until)
         if len(reader.rows) < len(reader.seen) == limit:
             # Some of the latest events do not count here; older ones take their places.
-            return self._stored(query.user_id, None, num_shown)
+            return self._stored(query.user_id, None, num_shown, until)
         return reader
 
-    def _stored(self, user_id: str, limit: int | None, num_shown: int) -> Reader:
+    def _stored(self, user_id: str, limit: int | None, num_shown: int, until: int) -> Reader:
+        """until: UTC µs, or 0 for all that is stored."""
         stored = self._store.read(user_id, limit=limit)
         if stored is None:
             return Reader(NOTHING, NOTHING, NOTHING, NOTHING)
+        num_events = _num_until(stored.timestamps_us, until)
+        if num_events < len(stored.item_ids) == limit:  # older ones take the places
+            return self._stored(user_id, None, num_shown, until)
+        if num_events < len(stored.item_ids):
+            stored = StoredHistory(
+                stored.item_ids[:num_events],
+                stored.events[:num_events],
+                stored.timestamps_us[:num_events],
+                stored.profile,
+            )
         names, codes = self._codes
         if names is not self._store.event_names:
             names = self._store.event_names
@@ -98,8 +119,18 @@ class Readers:
             )
         return reader
 
-    def _inline(self, query: UserQuery, history: History, position: int, num_shown: int) -> Reader:
-        generation, num_events = self._generation, len(history.item_ids)
+    def _inline(
+        self, query: UserQuery, history: History, position: int, num_shown: int, until: int
+    ) -> Reader:
+        generation, where = self._generation, f"queries[{position}].history"
+        num_events = len(history.item_ids)
+        if len(history.timestamps_us):
+            num_events = _num_until(np.asarray(history.timestamps_us, np.int64), until)
+            history = History(
+                history.item_ids[:num_events],
+                history.events[:num_events],
+                history.timestamps_us[:num_events],
+            )
         names = history.events or [generation.default_event] * num_events
         times = np.asarray(history.timestamps_us, np.int64)
         if not len(times):
@@ -112,15 +143,16 @@ class Readers:
             reader.shown = Shown(
                 history.item_ids[-num_shown:], names[-num_shown:], times[-num_shown:]
             )
-        where = f"queries[{position}].history"
-        reader.errors = [
+        unknown, others = np.flatnonzero(seen < 0), np.flatnonzero(codes == 0)
+        reader.num_errors = len(unknown) + len(others)
+        errors = [
             PartError(
                 position,
                 "UNKNOWN_ITEM",
                 f"{where}.item_ids[{i}]",
                 f"no item {history.item_ids[i]!r} in the bundle; left aside",
             )
-            for i in np.flatnonzero(seen < 0).tolist()
+            for i in unknown[:MAX_ERRORS].tolist()
         ] + [
             PartError(
                 position,
@@ -128,9 +160,15 @@ class Readers:
                 f"{where}.events[{i}]",
                 f"event {names[i]!r} enters no history; left aside",
             )
-            for i in np.flatnonzero(codes == 0).tolist()
+            for i in others[:MAX_ERRORS].tolist()
         ]
+        reader.errors = errors[:MAX_ERRORS]
         return reader
+
+
+def _num_until(times: Int64, until: int) -> int:
+    """How many of the events, oldest first, are not later than `until` (0: all)."""
+    return int(np.searchsorted(times, until, side="right")) if until else len(times)
 
 
 def known_times(times: Int64, now: int) -> Int64:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from model.bundle import open_bundle
+from model.errors import BundleRejected
 from serving.batching import Batcher
 from serving.config import ServerConfig
 from serving.domain import Candidates, EmbedRequest, RetrieveRequest, SimilarRequest
@@ -28,6 +29,12 @@ class Runtime:
         """Verify, open and warm up. Raises BundleRejected and StoreUnavailable."""
         self.limits = config.limits
         bundle = open_bundle(config.bundle)
+        version = bundle.manifest.version
+        if config.bundle_version not in ("", version):
+            raise BundleRejected(
+                f"{config.bundle} holds version {version} now; the other workers serve "
+                f"{config.bundle_version}. Restart the server to serve the new one."
+            )
         self.generation = Generation(bundle, onnx_threads=config.onnx_threads)
         self.store: UserStore = SqliteStore(store_path(config.state))
         self._pipeline = Pipeline(self.generation, self.store)
@@ -45,6 +52,14 @@ class Runtime:
         """
         check_retrieve(request, self.limits, self.generation)
         return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
+
+    def rehearse(self, request: RetrieveRequest) -> Answer:
+        """As `retrieve`, past the batcher and what it counts: for warming up."""
+        check_retrieve(request, self.limits, self.generation)
+        (answer,) = self._pipeline.answer([request])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def embed(self, request: EmbedRequest, *, deadline: float) -> Answer:
         """Interests of each query; raises as `retrieve` does."""

@@ -98,13 +98,6 @@ class WorkerServer:
             self._health.set(name, state)
 
 
-class _NoDeadline:
-    """The context of a call that nobody made."""
-
-    def time_remaining(self) -> float | None:
-        return None
-
-
 def _warm_up(servicer: RetrievalServicer) -> None:
     """Answer a few requests, so that the first real one meets loaded code and filled caches."""
     request = retrieval_service_pb2.RetrieveRequest(
@@ -115,7 +108,7 @@ def _warm_up(servicer: RetrievalServicer) -> None:
         num_history=1,
     )
     for _ in range(3):
-        servicer.Retrieve(request, _NoDeadline())
+        servicer.rehearse(request)
     # What was loaded so far stays for good; the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
@@ -137,7 +130,7 @@ def main(name: str) -> int:
     except (PenchantError, OSError) as error:
         _tell({"error": str(error), "kind": type(error).__name__})
         return 1
-    _tell({"ready": port})
+    _tell({"ready": port, "bundle_version": runtime.generation.version})
     logger().info("worker ready", port=port, bundle=runtime.generation.version)
     threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
     stopping.wait()

@@ -36,7 +36,8 @@ from serving.domain import (
 from serving.errors import BadRequest, BadVector
 from serving.generation import Generation
 from serving.metrics import CANDIDATES, COLD
-from serving.readers import Reader
+from serving.pipeline import Answer
+from serving.readers import MAX_ERRORS, Reader
 from serving.runtime import Runtime
 from serving.store.base import NO_TIME
 
@@ -62,25 +63,25 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.RetrieveRequest, context: Context
     ) -> retrieval_service_pb2.RetrieveResponse:
         """The items nearest to each user's interests."""
-        answer = self._runtime.retrieve(
-            RetrieveRequest(
-                queries=_queries(request.queries),
-                k=request.k,
-                filters=_filters(request.filters),
-                objective=request.objective,
-                exclude_seen=request.exclude_seen,
-                fields=tuple(request.fields),
-                num_history=request.num_history,
-                time_us=request.time_us,
-            ),
-            deadline=_deadline(context),
-        )
+        answer = self._runtime.retrieve(_retrieve(request), deadline=_deadline(context))
+        response = self._retrieved(request, answer)
+        CANDIDATES.inc(len(response.candidates.item_ids))
+        cold = sum(response.cold)
+        if cold:
+            COLD.inc(cold)
+        return response
+
+    def rehearse(self, request: retrieval_service_pb2.RetrieveRequest) -> None:
+        """Do what Retrieve does, and count it nowhere: it warms up the code and the caches."""
+        self._retrieved(request, self._runtime.rehearse(_retrieve(request)))
+
+    def _retrieved(
+        self, request: retrieval_service_pb2.RetrieveRequest, answer: Answer
+    ) -> retrieval_service_pb2.RetrieveResponse:
         assert answer.candidates is not None
         response = retrieval_service_pb2.RetrieveResponse(info=self._info)
         _put_candidates(response.candidates, answer.candidates, answer.generation, request.fields)
-        cold = _put_readers(response, answer.readers)
-        if cold:
-            COLD.inc(cold)
+        _put_readers(response, answer.readers)
         if request.num_history:
             _put_history(response.history, answer.readers, answer.generation, request.fields)
         return response
@@ -103,6 +104,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         )
         response = retrieval_service_pb2.FindSimilarResponse(info=self._info)
         _put_candidates(response.candidates, candidates, self._runtime.generation, request.fields)
+        CANDIDATES.inc(len(candidates.rows))
         return response
 
     def EmbedUsers(  # noqa: N802
@@ -204,6 +206,19 @@ def _deadline(context: Context) -> float:
     return time.monotonic() + (DEFAULT_DEADLINE if remaining is None else remaining)
 
 
+def _retrieve(request: retrieval_service_pb2.RetrieveRequest) -> RetrieveRequest:
+    return RetrieveRequest(
+        queries=_queries(request.queries),
+        k=request.k,
+        filters=_filters(request.filters),
+        objective=request.objective,
+        exclude_seen=request.exclude_seen,
+        fields=tuple(request.fields),
+        num_history=request.num_history,
+        time_us=request.time_us,
+    )
+
+
 def _queries(protos: Sequence[retrieval_service_pb2.UserQuery]) -> list[UserQuery]:
     return [_query(proto, i) for i, proto in enumerate(protos)]
 
@@ -283,7 +298,6 @@ def _put_candidates(
     target.circle_names.extend(names)
     for name in fields:
         _put_column(target.columns.add(field=name), generation.column(name, candidates.rows))
-    CANDIDATES.inc(len(candidates.rows))
 
 
 def _put_column(target: types_pb2.Column, values: pa.Array) -> None:
@@ -302,17 +316,24 @@ def _put_column(target: types_pb2.Column, values: pa.Array) -> None:
 def _put_readers(
     target: retrieval_service_pb2.RetrieveResponse | retrieval_service_pb2.EmbedUsersResponse,
     readers: Sequence[Reader],
-) -> int:
-    """Fill in what is said about each query's user; returns how many were cold."""
+) -> None:
+    """Fill in what is said about each query's user."""
     cold = [not len(reader.rows) and not reader.gave_vectors for reader in readers]
     target.history_lengths.extend(len(reader.rows) for reader in readers)
     target.cold.extend(cold)
-    for reader in readers:
-        for error in reader.errors:
-            target.errors.add(
-                index=error.index, code=error.code, field=error.field, message=error.message
-            )
-    return sum(cold)
+    errors = [error for reader in readers for error in reader.errors][:MAX_ERRORS]
+    for error in errors:
+        target.errors.add(
+            index=error.index, code=error.code, field=error.field, message=error.message
+        )
+    num_more = sum(reader.num_errors for reader in readers) - len(errors)
+    if num_more:
+        target.errors.add(
+            index=errors[-1].index,
+            code="MORE_ERRORS",
+            field="queries",
+            message=f"{num_more} more parts of histories were left aside",
+        )
 
 
 def _put_history(

@@ -22,6 +22,8 @@ from serving.errors import (
 )
 
 DETAIL_KEY = "penchant-error-bin"
+MAX_MESSAGE_BYTES = 1024
+"""Of an exception's text: it travels twice in the trailing metadata, which gRPC bounds at 8 KB."""
 
 TABLE: dict[type[PenchantError], tuple[str, grpc.StatusCode]] = {
     BadRequest: ("BAD_REQUEST", grpc.StatusCode.INVALID_ARGUMENT),
@@ -57,9 +59,17 @@ def to_status(error: PenchantError) -> tuple[grpc.StatusCode, types_pb2.ErrorDet
     return status, types_pb2.ErrorDetail(
         code=name,
         field=error.field if isinstance(error, BadRequest) else "",
-        message=str(error),
+        message=_cut(str(error)),
         retry_after_ms=int(error.retry_after * 1000) if isinstance(error, Overloaded) else 0,
     )
+
+
+def _cut(message: str) -> str:
+    """At most MAX_MESSAGE_BYTES of UTF-8."""
+    data = message.encode(errors="replace")
+    if len(data) <= MAX_MESSAGE_BYTES:
+        return message
+    return data[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def from_status(status: grpc.StatusCode, message: str, detail: bytes | None) -> PenchantError:

@@ -112,7 +112,9 @@ class Supervisor:
                 self._start(config, environment)
                 if not self._stopping.is_set():
                     on_ready(Listening(config.host, port, metrics_port))
-                self._watch(config, environment)
+                # The folder may hold another bundle by the time a worker is started again.
+                version = str(self._workers[0].said.get("bundle_version", ""))
+                self._watch(replace(config, bundle_version=version), environment)
             finally:
                 self._end()
 

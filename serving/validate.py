@@ -28,8 +28,14 @@ from serving.generation import Generation
 def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
     _check_k(request.k, limits)
-    _check_objective(request.objective, generation)
+    _check_objective(request.objective, limits, generation)
     _check_queries(request.queries, limits, generation)
+    num_interests = generation.bundle.num_interests
+    _check_search(
+        sum(num_interests if q.vectors is None else len(q.vectors) for q in request.queries),
+        request.k,
+        limits,
+    )
     if request.filters:
         _check_filters(request.filters, limits, generation)
     if request.fields:
@@ -51,7 +57,7 @@ def check_page(page_size: int, page_token: str, limits: Limits) -> int:
 
 def check_embed(request: EmbedRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
-    _check_objective(request.objective, generation)
+    _check_objective(request.objective, limits, generation)
     _check_queries(request.queries, limits, generation)
     for i, query in enumerate(request.queries):
         if query.vectors is not None:
@@ -67,7 +73,12 @@ def check_similar(request: SimilarRequest, limits: Limits, generation: Generatio
     if bool(len(request.item_ids)) == (request.vectors is not None):
         raise BadRequest("give either item_ids or vectors", field="item_ids")
     if request.vectors is not None:
-        _check_vectors(request.vectors, "vectors", limits, generation)
+        _check_vectors(request.vectors, "vectors", limits.max_queries, generation)
+    _check_search(
+        max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors)),
+        request.k,
+        limits,
+    )
     _between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
     _check_ids(request.item_ids, "item_ids", limits)
     _between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
@@ -81,7 +92,18 @@ def _check_k(k: int, limits: Limits) -> None:
         raise BadRequest(f"k = {k} is not allowed; allowed: 1 to {limits.max_k}", field="k")
 
 
-def _check_objective(objective: str, generation: Generation) -> None:
+def _check_search(num_vectors: int, k: int, limits: Limits) -> None:
+    """The rows that a search makes, [num_vectors, k], are what a request costs in memory."""
+    if num_vectors * k > limits.max_search:
+        raise BadRequest(
+            f"{num_vectors} vectors (of all queries together) x k = {k} are {num_vectors * k}; "
+            f"allowed: at most {limits.max_search}; ask for fewer queries or a smaller k",
+            field="k",
+        )
+
+
+def _check_objective(objective: str, limits: Limits, generation: Generation) -> None:
+    _check_length(objective, "objective", limits.max_id_bytes)
     if objective and objective not in generation.objectives:
         raise BadRequest(
             f"no objective {objective!r:.80}; this bundle has: {', '.join(generation.objectives)}",
@@ -104,7 +126,7 @@ def _check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Gen
         elif query.history is not None:
             _check_history(query.history, f"{where}.history", limits, generation)
         elif query.vectors is not None:
-            _check_vectors(query.vectors, f"{where}.vectors", limits, generation)
+            _check_vectors(query.vectors, f"{where}.vectors", limits.max_vectors, generation)
         if query.profile:
             _check_profile(query, f"{where}.profile", limits, generation)
         if query.exclude_item_ids:
@@ -138,14 +160,14 @@ def _check_history(history: History, where: str, limits: Limits, generation: Gen
         _check_time(int(times[-1]), f"{where}.timestamps_us[{len(times) - 1}]")
 
 
-def _check_vectors(vectors: FloatArray, where: str, limits: Limits, generation: Generation) -> None:
+def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Generation) -> None:
     """vectors: [M, D] float32."""
     if vectors.ndim != 2 or vectors.shape[1] != generation.bundle.dim:
         dim = vectors.shape[1] if vectors.ndim == 2 else 0
         raise BadVector(
             f"vectors of dimension {dim}; this bundle's have {generation.bundle.dim}", field=where
         )
-    _between(where, len(vectors), 1, limits.max_queries, unit="vectors")
+    _between(where, len(vectors), 1, most, unit="vectors")
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise BadVector(f"vector {broken[0]} holds NaN or infinity", field=where)
@@ -174,6 +196,8 @@ def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Gen
             given = "text" if feature.type == "text" else "category"
             if given == "category" and value:
                 _check_ids([value], where, limits)
+            elif given == "text":
+                _check_length(value, where, limits.max_text_bytes)
         elif isinstance(value, float | int):
             given = "number"
         else:
@@ -197,6 +221,8 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
         filter_, where, depth = filter_.filter, f"{where}.negation", depth + 1
         if depth > limits.max_filters:
             raise BadRequest(f"negations nest deeper than {limits.max_filters}", field="filters")
+    part = "any_of" if isinstance(filter_, AnyOf) else "range"
+    _check_length(filter_.field, f"{where}.{part}.field", limits.max_id_bytes)
     if isinstance(filter_, AnyOf):
         where = f"{where}.any_of.values"
         _between(where, len(filter_.values), 1, limits.max_values, unit="values")
@@ -213,6 +239,7 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
 def _check_fields(fields: Sequence[str], limits: Limits, generation: Generation) -> None:
     _between("fields", len(fields), 0, limits.max_fields, unit="fields")
     for i, name in enumerate(fields):
+        _check_length(name, f"fields[{i}]", limits.max_id_bytes)
         if name not in generation.columns:
             raise UnknownField(
                 f"no item column {name!r:.80}; columns: {', '.join(generation.columns)}",
@@ -221,14 +248,18 @@ def _check_fields(fields: Sequence[str], limits: Limits, generation: Generation)
 
 
 def _check_ids(ids: Sequence[str], where: str, limits: Limits) -> None:
+    most = limits.max_id_bytes
     for i, name in enumerate(ids):
-        # A character has at most 4 bytes, so most ids need no encoding to be known short enough.
         if not name:
             raise BadRequest("an empty string is no id and no value", field=f"{where}[{i}]")
-        if 4 * len(name) > limits.max_id_bytes and len(name.encode()) > limits.max_id_bytes:
-            raise BadRequest(
-                f"longer than {limits.max_id_bytes} bytes: {name[:40]!r}…", field=f"{where}[{i}]"
-            )
+        if 4 * len(name) > most:
+            _check_length(name, f"{where}[{i}]", most)
+
+
+def _check_length(text: str, where: str, most: int) -> None:
+    # A character has at most 4 bytes, so most texts need no encoding to be known short enough.
+    if 4 * len(text) > most and len(text.encode()) > most:
+        raise BadRequest(f"longer than {most} bytes: {text[:40]!r}…", field=where)
 
 
 def _check_time(time_us: int, where: str = "time_us") -> None:

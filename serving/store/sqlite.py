@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,20 +102,17 @@ class SqliteStore:
         if not chunks:
             return None
         profile = chunks[0][0]
-        if len(chunks) == 1:
-            item_ids = _decode(chunks[0][1])[0] if chunks[0][1] is not None else []
-            events = np.frombuffer(chunks[0][2] or b"", np.uint16)
-            times = np.frombuffer(chunks[0][3] or b"", np.int64)
-        else:
-            chunks.reverse()
-            item_ids = [item_id for chunk in chunks for item_id in json.loads(chunk[1])]
-            events = np.frombuffer(b"".join(chunk[2] for chunk in chunks), np.uint16)
-            times = np.frombuffer(b"".join(chunk[3] for chunk in chunks), np.int64)
+        try:
+            item_ids, events, times = _unpacked(chunks)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(user_id, str(error)) from error
         if limit is not None and len(item_ids) > limit:
             start = len(item_ids) - limit
             item_ids, events, times = item_ids[start:], events[start:], times[start:]
         if len(events) and max(events.tolist()) >= len(self._names):
             self._read_names()  # another process has added an event name since
+            if max(events.tolist()) >= len(self._names):
+                raise self._damaged(user_id, "an event code without a name")
         return StoredHistory(item_ids, events, times, profile)
 
     def merge_histories(self, histories: Iterable[NewHistory]) -> int:
@@ -170,6 +168,11 @@ class SqliteStore:
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+
+    def _damaged(self, user_id: str, reason: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._path.name} is damaged where it holds user {user_id!r:.80}: {reason}"
+        )
 
     def _read_names(self) -> None:
         with self._errors("read"), self._lock:
@@ -265,6 +268,25 @@ def _first_seen(event_ids: Sequence[str], known: set[str]) -> Int64:
     """Positions of the ids that are not known, each id once."""
     position_of = {name: i for i, name in reversed(list(enumerate(event_ids)))}
     return np.sort(np.array([i for name, i in position_of.items() if name not in known], np.int64))
+
+
+def _unpacked(chunks: Sequence[tuple[Any, ...]]) -> tuple[list[str], Events, Int64]:
+    """Item ids, event codes and times of _READ's rows, which come newest first.
+
+    Raises ValueError or TypeError where a chunk is damaged.
+    """
+    if len(chunks) == 1:
+        item_ids = _decode(chunks[0][1])[0] if chunks[0][1] is not None else []
+        events = np.frombuffer(chunks[0][2] or b"", np.uint16)
+        times = np.frombuffer(chunks[0][3] or b"", np.int64)
+    else:
+        oldest_first = chunks[::-1]
+        item_ids = [item_id for chunk in oldest_first for item_id in json.loads(chunk[1])]
+        events = np.frombuffer(b"".join(chunk[2] for chunk in oldest_first), np.uint16)
+        times = np.frombuffer(b"".join(chunk[3] for chunk in oldest_first), np.int64)
+    if not len(item_ids) == len(events) == len(times):
+        raise ValueError(f"{len(item_ids)} items, {len(events)} events, {len(times)} times")
+    return item_ids, events, times
 
 
 def _joined(

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  (the table of refusals has one line a row)
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interest.v1 import retrieval_service_pb2, types_pb2
+from model.bundle import open_bundle
 from model.errors import PenchantError
+from model.schema import Feature
 from serving import errors
 from serving.client import Client
-from serving.domain import AnyOf, Filter, History, Not, Range, UserQuery
+from serving.config import Limits
+from serving.domain import AnyOf, EmbedRequest, Filter, History, Not, Range, UserQuery
 from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField
+from serving.generation import Generation
 from serving.status import DETAIL_KEY, TABLE, from_status, to_status
+from serving.validate import check_embed
 from tests.serving.processes import ROOT, Served
-from tests.serving.tiny import DIM, item_id
+from tests.serving.tiny import DIM, World, item_id
 
 NAN = np.full((1, DIM), np.nan, np.float32)
 INFINITE = np.full((2, DIM), np.inf, np.float32)
@@ -71,6 +77,12 @@ REFUSED: list[tuple[str, Any, dict[str, Any], type[BadRequest], str, str]] = [
     ("infinity", UserQuery(vectors=INFINITE), {}, BadVector, "queries[0].vectors", "infinity"),
     ("wrong dimension", UserQuery(vectors=UNIT[:, :5]), {}, BadVector, "queries[0].vectors", "dimension 5; this bundle's have 8"),
     ("no vectors", UserQuery(vectors=UNIT[:0]), {}, BadVector, "queries[0].vectors", "0 bytes"),
+    ("too many vectors", UserQuery(vectors=np.repeat(UNIT, 33, 0)), {}, BadRequest, "queries[0].vectors", "33 vectors are not allowed; allowed: 1 to 32"),
+    ("too large a search", [UserQuery(vectors=np.repeat(UNIT, 32, 0))] * 32, {"k": 1000}, BadRequest, "k", "1024 vectors (of all queries together) x k = 1000 are 1024000; allowed: at most 1000000"),
+    ("long objective", "u", {"objective": "o" * 20_000}, BadRequest, "objective", "256 bytes"),
+    ("long filter column", "u", {"filters": [AnyOf("c" * 20_000, ("x",))]}, BadRequest, "filters[0].any_of.field", "256 bytes"),
+    ("long range column", "u", {"filters": [Not(Range("c" * 20_000, 1))]}, BadRequest, "filters[0].negation.range.field", "256 bytes"),
+    ("long field", "u", {"fields": ["c" * 20_000]}, BadRequest, "fields[0]", "256 bytes"),
     ("no queries", [], {}, BadRequest, "queries", "1 to 256"),
     ("too many queries", ["u"] * 257, {}, BadRequest, "queries", "257 queries"),
     ("nobody asks", UserQuery(), {}, BadRequest, "queries[0]", "exactly one"),
@@ -123,6 +135,25 @@ def test_retrieve_refuses(
         client.retrieve(query, **options)
     assert type(caught.value) is error
     assert caught.value.field == field
+
+
+def test_long_texts_of_a_profile_are_refused(world: World) -> None:
+    generation = Generation(open_bundle(world.bundle))
+    features = {"about": Feature(type="text")}
+    generation.schema = generation.schema.model_copy(update={"user_features": features})
+    for num, is_allowed in ((1365, True), (1366, False)):
+        query = UserQuery(history=History([]), profile={"about": "竹" * num})
+        with contextlib.nullcontext() if is_allowed else pytest.raises(BadRequest, match="4096"):
+            check_embed(EmbedRequest(queries=[query]), Limits(), generation)
+
+
+def test_messages_of_errors_are_cut() -> None:
+    for message in ("x" * 1024, "竹" * 341):
+        assert to_status(BadRequest(message))[1].message == message
+    for message in ("x" * 20_000, "竹" * 342, "x竹" * 5000):
+        cut = to_status(BadRequest(message))[1].message
+        assert 1000 < len(cut.encode()) <= 1024
+        assert cut.endswith("…") and message.startswith(cut[:-1])
 
 
 def test_numbers_that_no_message_holds_are_refused_before_they_are_sent() -> None:

@@ -122,3 +122,72 @@ def test_many_threads_all_get_their_own_answer() -> None:
         numbers = range(2000)
         found = list(pool.map(lambda n: batcher.submit(n, size=1, deadline=later()), numbers))
     assert found == [n * n for n in numbers]
+
+
+def test_one_that_cannot_be_computed_fails_alone() -> None:
+    gate = Gate()
+
+    def compute(numbers: Sequence[int]) -> list[int | Exception]:
+        answers = gate(numbers)
+        if 13 in numbers:
+            raise RuntimeError("13 broke the batch")
+        return answers
+
+    batcher: Batcher[int, int] = Batcher(compute, max_size=8)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(batcher.submit, 1, size=1, deadline=later())]
+        gate.begun.acquire()
+        for i, n in enumerate((2, 13, 3)):
+            answers.append(pool.submit(batcher.submit, n, size=1, deadline=later()))
+            wait_for_waiting(batcher, i + 1)
+        for _ in range(5):
+            gate.go.release()
+        first, before, poisoned, after = answers
+        assert (first.result(10), before.result(10), after.result(10)) == (2, 4, 6)
+        with pytest.raises(RuntimeError, match="13 broke"):
+            poisoned.result(10)
+    assert gate.batches == [[1], [2, 13, 3], [2], [13], [3]]
+
+
+def test_a_waiting_call_gives_up_at_its_own_deadline() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, max_size=8)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(batcher.submit, 1, size=1, deadline=later())
+        gate.begun.acquire()
+        late = pool.submit(batcher.submit, 2, size=1, deadline=time.monotonic() + 0.05)
+        wait_for_waiting(batcher, 1)
+        try:
+            # The batch before it is still computing.
+            with pytest.raises(DeadlineExceeded):
+                late.result(5)
+            assert not first.done() and not batcher._waiting
+            patient = pool.submit(batcher.submit, 3, size=1, deadline=later())
+            wait_for_waiting(batcher, 1)
+        finally:
+            gate.go.release()
+            gate.go.release()
+        assert (first.result(10), patient.result(10)) == (2, 6)
+    assert gate.batches == [[1], [3]]
+
+
+def test_a_call_gives_up_in_a_batch_that_takes_too_long() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, max_size=8)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(batcher.submit, 1, size=1, deadline=later())]
+        gate.begun.acquire()
+        answers.append(pool.submit(batcher.submit, 2, size=1, deadline=later()))
+        wait_for_waiting(batcher, 1)
+        hasty = pool.submit(batcher.submit, 3, size=1, deadline=time.monotonic() + 0.5)
+        wait_for_waiting(batcher, 2)
+        gate.go.release()
+        gate.begun.acquire()
+        try:
+            with pytest.raises(DeadlineExceeded):
+                hasty.result(5)
+            assert not answers[1].done()
+        finally:
+            gate.go.release()
+        assert [answer.result(10) for answer in answers] == [2, 4]
+    assert not batcher._computing

@@ -3,11 +3,15 @@
 import asyncio
 import inspect
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+from interest.v1 import admin_service_pb2, admin_service_pb2_grpc
 from model.errors import ConfigError
 from serving.client import AsyncClient, Client
 from serving.domain import AnyOf, History, UserQuery
@@ -91,6 +95,32 @@ async def test_a_deadline_that_passes_async() -> None:
         async with AsyncClient(f"127.0.0.1:{mute.getsockname()[1]}") as client:
             with pytest.raises(DeadlineExceeded):
                 await client.status(timeout=0.2)
+
+
+def test_calls_that_a_stopping_server_cancels_are_asked_again() -> None:
+    num_calls = 0
+
+    class Stopping(admin_service_pb2_grpc.AdminServiceServicer):
+        def GetStatus(self, request: Any, context: Any) -> Any:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls < 3:
+                context.abort(grpc.StatusCode.CANCELLED, "the server stops")
+            return admin_service_pb2.GetStatusResponse(server_version="of the next one")
+
+        def ListUsers(self, request: Any, context: Any) -> Any:
+            raise NotImplementedError
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(Stopping(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}", timeout=10) as client:
+            assert client.status().server_version == "of the next one"
+    finally:
+        server.stop(None).wait()
+    assert num_calls == 3
 
 
 def test_channels_are_connections_of_their_own(server: Served) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from serving.client import Client
 from serving.domain import AnyOf, Filter, History, Not, Range, UserQuery
 from serving.results import Retrieved
 from tests.serving.processes import Served
-from tests.serving.tiny import CITIES, DIM, MAX_HISTORY, World, item_id
+from tests.serving.tiny import CITIES, DIM, MAX_HISTORY, START, World, item_id
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,16 @@ def test_parts_of_a_history_that_cannot_be_used_are_reported(client: Client, wor
     assert found.item_ids[found.query(1)] == want(world, world.interests([1, 3]), 5)
 
 
+def test_only_so_many_parts_left_aside_are_named(client: Client) -> None:
+    history = UserQuery(history=History(["x"] * 70, ["impression"] * 70))
+    found = client.retrieve([history, UserQuery(history=History(["y"] * 9000))], k=1)
+    assert len(found.errors) == 101
+    assert found.errors[-1].code == "MORE_ERRORS"
+    assert found.errors[-1].message.startswith(f"{70 + 70 + 9000 - 100} more parts")
+    exactly = client.retrieve(UserQuery(history=History(["x"] * 100)), k=1)
+    assert [error.code for error in exactly.errors] == ["UNKNOWN_ITEM"] * 100
+
+
 def test_batch_equals_one_by_one(client: Client, world: World) -> None:
     users = [f"user-{u:03d}" for u in range(0, 120, 7)] + ["nobody"]
     batch = client.retrieve(users, k=7)
@@ -110,6 +121,40 @@ def test_who_is_not_known_is_cold_and_answered(client: Client, world: World, use
 def test_a_history_of_nothing_known_is_cold(client: Client) -> None:
     found = client.retrieve(UserQuery(history=History(["x", "y"])), k=3)
     assert found.cold.tolist() == [True] and len(found.errors) == 2
+
+
+def micros(hours: float) -> int:
+    """A moment so many hours after the first event of each stored history."""
+    return int((START + timedelta(hours=hours)).timestamp()) * 1_000_000
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_events_after_the_requests_time_are_not_used(
+    client: Client, world: World, exclude_seen: bool
+) -> None:
+    rows = world.histories["user-039"]
+    early = client.retrieve(["user-039", "nobody"], k=9, time_us=1, exclude_seen=exclude_seen)
+    assert early.cold.tolist() == [True, True] and early.history_lengths.tolist() == [0, 0]
+    assert early.item_ids[early.query(0)] == early.item_ids[early.query(1)]
+    # Ten events in, of which the tower reads the newest.
+    found = client.retrieve(
+        "user-039", k=9, time_us=micros(9.5), num_history=20, exclude_seen=exclude_seen
+    )
+    assert found.history is not None
+    assert found.history.item_ids == [item_id(i) for i in rows[:10]]
+    allowed = [i for i in range(world.num_active) if not exclude_seen or i not in rows[:10]]
+    assert found.item_ids == want(world, world.interests(rows[:10]), 9, allowed)
+    embedded = client.embed_users("user-039", time_us=micros(9))
+    np.testing.assert_allclose(embedded.interests[0], world.interests(rows[:10]), atol=1e-5)
+
+
+def test_a_history_in_the_request_ends_at_its_time(client: Client, world: World) -> None:
+    history = History([item_id(3), item_id(8), item_id(9)], ["order"] * 3, [5, 6, 7])
+    found = client.retrieve(UserQuery(history=history), k=5, time_us=6)
+    assert found.history_lengths.tolist() == [2]
+    assert found.item_ids == want(world, world.interests([3, 8]), 5)
+    timeless = UserQuery(history=History(history.item_ids))
+    assert client.retrieve(timeless, k=5, time_us=6).history_lengths.tolist() == [3]
 
 
 FILTERS: list[tuple[list[Filter], Callable[[World, int], bool]]] = [

@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from interest.v1 import retrieval_service_pb2, retrieval_service_pb2_grpc
 from serving.client import Client
 from serving.errors import BadRequest
-from tests.serving.processes import Served, penchant
-from tests.serving.tiny import World
+from tests.serving.processes import Served, penchant, serve
+from tests.serving.tiny import World, make_world
 
 Start = Callable[..., contextlib.AbstractContextManager[Served]]
 SERVICE = "interest.v1.RetrievalService"
@@ -92,6 +92,10 @@ def test_metrics_count_calls_of_all_workers(start_server: Start) -> None:
         assert float(values['penchant_calls_total{code="OK",rpc="Retrieve"}']) == num_calls
         assert float(values['penchant_calls_total{code="BAD_REQUEST",rpc="Retrieve"}']) == 1
         assert float(values['penchant_call_seconds_count{rpc="Retrieve"}']) == num_calls + 1
+        # What the workers did to warm up counts nowhere.
+        assert float(values["penchant_candidates_total"]) == 3 * num_calls
+        assert float(values["penchant_cold_queries_total"]) == 0
+        assert float(values["penchant_batch_queries_count"]) == num_calls
         bundles = [float(v) for name, v in values.items() if name.startswith("penchant_bundle")]
         assert bundles == [1.0]
         assert served.stop() == 0
@@ -179,6 +183,38 @@ def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
         assert served.stop() == 0
 
 
+def test_calls_go_on_while_a_worker_stops_and_is_started_again(start_server: Start) -> None:
+    with start_server("--workers", "2") as served:
+        stopped = threading.Event()
+        failed: list[Exception] = []
+        workers: set[str] = set()
+
+        def ask() -> None:
+            with Client(served.address, timeout=10, num_channels=4) as client:
+                while not stopped.is_set():
+                    try:
+                        workers.add(client.retrieve("user-005", k=5).source.worker)
+                    except Exception as error:
+                        failed.append(error)
+                        return
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: len(workers) == 2 or bool(failed))
+            victim = int(min(workers).split(".")[1])
+            os.kill(victim, signal.SIGTERM)
+            until(lambda: "Z" in _state(victim) or not Path(f"/proc/{victim}").exists())
+            until(lambda: served.log_lines()[-1]["event"] == "worker ready")
+        finally:
+            stopped.set()
+            for thread in threads:
+                thread.join()
+        assert failed == []
+        assert served.stop() == 0
+
+
 def test_workers_end_when_their_supervisor_is_killed(start_server: Start) -> None:
     with start_server() as served:
         with Client(served.address, timeout=10) as client:
@@ -199,6 +235,33 @@ def _state(pid: int) -> str:
 def copy(world: World, tmp_path: Path) -> Path:
     """A bundle that may be damaged."""
     return Path(shutil.copytree(world.bundle, tmp_path / "bundle"))
+
+
+def test_a_worker_that_finds_another_bundle_refuses_to_start(
+    copy: Path, state: Path, tmp_path: Path
+) -> None:
+    with serve(copy, state, tmp_path / "log", "--workers", "2") as served:
+        workers: dict[str, str] = {}
+        while len(workers) < 2:
+            with Client(served.address, timeout=10, num_channels=1) as client:
+                source = client.retrieve("user-005", k=1).source
+                workers[source.worker] = source.bundle_version
+        (old,) = set(workers.values())
+        shutil.rmtree(copy)
+        make_world(tmp_path / "newer").bundle.rename(copy)
+        os.kill(int(min(workers).split(".")[1]), signal.SIGKILL)
+
+        def reasons() -> list[str]:
+            lines = [line for line in served.log_lines() if line["event"].startswith("worker died")]
+            return [line["reason"] for line in lines if line["reason"]]
+
+        until(lambda: bool(reasons()))
+        assert f"the other workers serve {old}" in reasons()[0]
+        assert "holds version" in reasons()[0]
+        with Client(served.address, timeout=10) as client:
+            for _ in range(10):
+                assert client.retrieve("user-005", k=1).source.bundle_version == old
+        assert served.stop() == 0
 
 
 def refused(bundle: Path, tmp_path: Path, *arguments: str) -> str:

@@ -139,6 +139,32 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
         SqliteStore(other)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "item_ids = '[\"i0\", '",
+        "item_ids = '[\"i0\"]'",
+        "events = x'010203'",
+        "timestamps = x'01'",
+        "timestamps = zeroblob(8)",
+        "events = CAST(hex(events) AS BLOB)",
+    ],
+)
+@pytest.mark.parametrize("num_events", [3, CHUNK_EVENTS + 3])
+def test_a_damaged_chunk_fails_its_user_alone(
+    store: SqliteStore, tmp_path: Path, damage: str, num_events: int
+) -> None:
+    for user in ("u", "v"):
+        events: list[Event] = [(f"i{n}", "watch", n, 0, f"{user}{n}") for n in range(num_events)]
+        store.merge_histories([history(user, events)])
+    with sqlite3.connect(tmp_path / "state" / "store.db") as database:
+        database.execute(f"UPDATE chunks SET {damage} WHERE chunk >= {2 << 20}")
+    database.close()
+    with pytest.raises(StoreUnavailable, match=r"store\.db is damaged where it holds user 'v'"):
+        store.read("v", limit=None)
+    assert len(read_back(store, "u")) == num_events
+
+
 def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:
     store.close()
     with pytest.raises(StoreUnavailable):

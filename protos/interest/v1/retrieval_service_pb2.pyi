@@ -77,8 +77,8 @@ class RetrieveRequest(google.protobuf.message.Message):
     num_history: builtins.int
     """How many of each user's latest history events to return."""
     time_us: builtins.int
-    """The time to answer for, in microseconds since 1970 UTC; 0: now. An answer then depends on
-    nothing but request, store and bundle.
+    """The time to answer for, in microseconds since 1970 UTC; 0: now. Later events of a history are
+    not used, so that the answer is the one of that time as far as the store goes back.
     """
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
@@ -231,7 +231,7 @@ class EmbedUsersRequest(google.protobuf.message.Message):
     objective: builtins.str
     """One of the bundle's objectives; empty: its first."""
     time_us: builtins.int
-    """The time to answer for, in microseconds since 1970 UTC; 0: now."""
+    """The time to answer for, in microseconds since 1970 UTC; 0: now. Later events are not used."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
         """Queries with vectors are refused."""
