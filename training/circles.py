@@ -88,8 +88,7 @@ def find_circles(
 
 def num_circles(num_items: int) -> int:
     """One and a half times the square root of the catalogue: 88 for 3,416 items, 1,500 for a
-    million. On the default world, with its 49 crafts, the share of items whose circle's main craft
-    is theirs was 0.51 at half the square root, 0.72 at once and 0.82 at one and a half times."""
+    million; fewer put several crafts of the default world into one circle."""
     return int(np.clip(round(1.5 * num_items**0.5), 1, min(num_items, 8192)))
 
 

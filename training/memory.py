@@ -1,7 +1,7 @@
 """Let the C library keep freed memory: a training step frees and takes the same blocks again.
 
-By default glibc returns every large block to the system at once, and its return costs page faults:
-measured at 12,800 tokens a step, training is 1.1 to 1.2 times as fast without. Knows only glibc;
+By default glibc returns every large block to the system at once, and taking it back costs page
+faults. Knows only glibc;
 elsewhere it does nothing.
 """
 
