@@ -1,9 +1,8 @@
 """VectorIndex over the FAISS index of a bundle.
 
-A search is planned by how many rows are allowed. Measured on one core of a 2-core machine, 50
-thousand 64-d vectors, k = 100: a scan of all rows 0.23 ms; of an allowed half with a bitmap
-selector 0.58 ms, of a twentieth 0.12 ms; copying the allowed rows out and scanning those 0.06 ms
-for one thousand of them, 0.15 ms for 2.5 thousand.
+A search is planned by how many rows are allowed: few are copied out and scanned; of many, those
+that can be among the best are found first (serving/index/bounds.py) and only they are scored. What
+is left to FAISS is what the bounds cannot narrow down. `benchmarks/exact_search.py` measures each.
 """
 
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from model.ann import exact_search, open_index
 from serving.index.base import Bitmap, Bool, Float32, Int64
+from serving.index.bounds import ScoreBounds
 
 SCAN_ROWS = 1500
 """With at most this many rows allowed, those rows are scanned exactly."""
@@ -30,6 +30,8 @@ class FaissIndex:
 
     def __init__(self, index: Any, vectors: Float32) -> None:
         self._index, self._vectors = index, vectors
+        exact = isinstance(index, faiss.IndexFlat)
+        self._bounds = ScoreBounds.worth_it(vectors) if exact else None
 
     @classmethod
     def open(cls, path: Path, vectors: Float32) -> "FaissIndex":
@@ -56,14 +58,50 @@ class FaissIndex:
     ) -> tuple[Int64, Float32]:
         """The k best rows of each query; see VectorIndex.search."""
         num_allowed = self.num_rows if allowed is None else allowed.count
-        longest = max((len(out) for out in excluded), default=0) if excluded is not None else 0
         if num_allowed == 0 or not len(queries):
             return _nothing(len(queries), k)
         if allowed is not None and num_allowed <= SCAN_ROWS:
             return self._scan_rows(queries, k, allowed.rows, excluded)
+        if self._bounds is None:
+            return self._scan_all(queries, k, allowed, excluded)
+        rows, scores = _nothing(len(queries), k)
+        for i, query in enumerate(queries):
+            out = None if excluded is None else excluded[i : i + 1]
+            found = self._best(self._bounds, query, k, allowed, out)
+            if found is None:
+                found = self._scan_all(queries[i : i + 1], k, allowed, out)
+            rows[i], scores[i] = found
+        return rows, scores
+
+    def _best(
+        self,
+        bounds: ScoreBounds,
+        query: Float32,
+        k: int,
+        allowed: Bitmap | None,
+        excluded: Sequence[Int64] | None,
+    ) -> tuple[Int64, Float32] | None:
+        """The k best rows of one query [D] by their bounds; None where these do not help."""
+        upper = bounds.upper(query)
+        if allowed is not None:
+            upper = np.where(allowed.mask, upper, np.float32(-np.inf))
+        if excluded is not None:
+            upper[_inside(excluded[0], self.num_rows)] = -np.inf
+        return bounds.best(query, upper, k)
+
+    def _scan_all(
+        self,
+        queries: Float32,
+        k: int,
+        allowed: Bitmap | None,
+        excluded: Sequence[Int64] | None,
+    ) -> tuple[Int64, Float32]:
+        """Search in the FAISS index, or among the vectors where too many rows are excluded."""
+        num_allowed = self.num_rows if allowed is None else allowed.count
+        longest = max((len(out) for out in excluded), default=0) if excluded is not None else 0
         if longest and k + longest > min(MAX_FETCH, num_allowed):
             mask = None if allowed is None else allowed.mask
-            inside = [out[out < self.num_rows] for out in excluded or ()]
+            inside = [_inside(out, self.num_rows) for out in excluded or ()]
             return exact_search(queries, self._vectors, k, allowed=mask, excluded=inside)
         parameters = None
         if allowed is not None:
@@ -86,6 +124,11 @@ class FaissIndex:
             places = [np.flatnonzero(_members(rows, out)) for out in excluded]
         found, scores = exact_search(queries, self._vectors[rows], k, excluded=places)
         return np.where(found >= 0, rows[found], -1), scores
+
+
+def _inside(sorted_rows: Int64, num_rows: int) -> Int64:
+    """Those of the rows that exist."""
+    return sorted_rows[: np.searchsorted(sorted_rows, num_rows)]
 
 
 def _members(rows: Int64, sorted_rows: Int64) -> Bool:
