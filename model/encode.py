@@ -192,7 +192,8 @@ def pad_histories(
     shape = (num_users, max(width, 1))
     out_rows, out_events = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
     gaps, idle = np.zeros(shape, np.float32), np.zeros(num_users, np.float32)
-    moments = np.broadcast_to(np.asarray(now, np.int64), (num_users,))
+    moments = np.empty(num_users, np.int64)
+    moments[:] = now
     for i, (row, event) in enumerate(zip(rows, events, strict=True)):
         length = min(len(row), shape[1])
         if length == 0:

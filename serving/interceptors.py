@@ -5,14 +5,16 @@ Knows the table of statuses and how a call runs; not what any RPC means.
 
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from interest.v1 import retrieval_service_pb2
 from model.errors import PenchantError
+from serving.calls import CallExecutor
 from serving.errors import BadRequest, DeadlineExceeded, InternalError, Overloaded
 from serving.logs import logger
 from serving.metrics import CALL_SECONDS, CALLS
@@ -21,38 +23,21 @@ from serving.status import DETAIL_KEY, to_status
 REQUEST_ID = "x-request-id"
 RETRY_AFTER = 0.1
 """Seconds after which a shed call may be tried again."""
-
-Result = TypeVar("Result")
-
-
-class CallExecutor(ThreadPoolExecutor):
-    """The threads that calls run on; counts the calls that wait for one."""
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, thread_name_prefix="call")
-        self.num_waiting = 0
-
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> "Future[Result]":
-        """Run `fn` on the next free thread."""
-        # Only gRPC's own thread adds and only += 1 / -= 1 happen: a count that is off by one for a
-        # moment sheds one call more or less, which a lock would not be worth.
-        self.num_waiting += 1
-        return super().submit(self._begin, fn, *args, **kwargs)
-
-    def _begin(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        self.num_waiting -= 1
-        return fn(*args, **kwargs)
+RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps each unary RPC at its first call, and hands out the wrapped handler from then on."""
+    """Wraps each RPC at its first call, and hands out the wrapped handler from then on.
 
-    def __init__(
-        self, executor: CallExecutor, *, max_pending: int, slow_ms: float, log_requests: bool
-    ) -> None:
-        self._executor, self._max_pending = executor, max_pending
+    Retrieval runs on the call threads. Health, status and reflection have two threads each: a
+    worker whose call threads are all busy still says that it lives.
+    """
+
+    def __init__(self, executor: CallExecutor, *, slow_ms: float, log_requests: bool) -> None:
+        self._executor = executor
         self._slow_seconds, self._log_requests = slow_ms / 1000, log_requests
         self._handlers: dict[str, Any] = {}
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         self._log = logger()
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -61,24 +46,46 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         handler = self._handlers.get(method)
         if handler is None:
             handler = continuation(handler_call_details)
-            if handler is None or handler.unary_unary is None:
-                return handler  # no such method, or a stream (health's Watch, reflection)
-            handler = self._wrap(method, handler)
+            if handler is None:
+                return None  # no such method
+            if handler.unary_unary is not None:
+                handler = self._wrap(method, handler)
+            elif handler.stream_stream is not None:
+                handler = self._wrap_stream(method, handler)
+            # Health's Watch is left as it is: it holds no thread.
             self._handlers[method] = handler
         return handler
+
+    def _assign(self, method: str, behavior: Any) -> None:
+        """Have gRPC run `behavior` on the threads of its service."""
+        service = method.split("/")[1]
+        if service != RETRIEVAL:
+            pool = self._pools.setdefault(service, ThreadPoolExecutor(2, service))
+            behavior.experimental_thread_pool = pool
+
+    def _wrap_stream(self, method: str, handler: Any) -> Any:
+        def stream(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+            yield from handler.stream_stream(requests, context)
+
+        self._assign(method, stream)
+        return grpc.stream_stream_rpc_method_handler(
+            stream,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
     def _wrap(self, method: str, handler: Any) -> Any:
         rpc = method.rpartition("/")[2]
         answer, parse = handler.unary_unary, handler.request_deserializer
         seconds, answered = CALL_SECONDS.labels(rpc), CALLS.labels(rpc, "OK")
-        internal = method.startswith("/grpc.")
 
         def call(data: bytes, context: Any) -> Any:
             start = time.perf_counter()
             try:
-                if not internal and self._executor.num_waiting > self._max_pending:
+                if self._executor.is_refusing:
                     raise Overloaded(
-                        f"{self._max_pending} calls are waiting already", retry_after=RETRY_AFTER
+                        f"{self._executor.max_waiting} calls are waiting already",
+                        retry_after=RETRY_AFTER,
                     )
                 remaining = context.time_remaining()
                 if remaining is not None and remaining <= 0:
@@ -110,6 +117,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
                 )
             return response
 
+        self._assign(method, call)
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=None, response_serializer=handler.response_serializer
         )

@@ -22,6 +22,8 @@ from serving.store.base import UserStore
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+Request = RetrieveRequest | EmbedRequest | SimilarRequest
+
 _DAY = 86_400_000_000
 """Microseconds."""
 _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
@@ -47,17 +49,18 @@ class Pipeline:
         self.generation = generation
         self._readers = Readers(generation, store)
 
-    def answer(
-        self, requests: Sequence[RetrieveRequest | EmbedRequest]
-    ) -> list[Answer | Exception]:
-        """One answer a request, or StoreUnavailable for those whose user could not be read."""
+    def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        """One answer a request; StoreUnavailable or UnknownItem for those that have none."""
         answers: list[Answer | Exception] = []
         for request in requests:
             try:
+                if isinstance(request, SimilarRequest):
+                    answers.append(Answer(self.generation, [], [], self._similar(request)))
+                    continue
                 readers = [
                     self._readers.read(query, i, request) for i, query in enumerate(request.queries)
                 ]
-            except StoreUnavailable as error:
+            except (StoreUnavailable, UnknownItem) as error:
                 answers.append(error)
                 continue
             given = [_NO_VECTORS if q.vectors is None else q.vectors for q in request.queries]
@@ -72,7 +75,7 @@ class Pipeline:
             self._search(members, filters, k)
         return answers
 
-    def similar(self, request: SimilarRequest) -> Candidates:
+    def _similar(self, request: SimilarRequest) -> Candidates:
         """The neighbours of items or vectors. Raises UnknownItem for an id the bundle lacks."""
         generation = self.generation
         excluded = _distinct(generation.rows_of(request.exclude_item_ids))
@@ -98,11 +101,7 @@ class Pipeline:
         """k, or fewer where the bundle has fewer items: arrays need not be wider than that."""
         return max(min(k, self.generation.items.num_active), 1)
 
-    def _encode(
-        self,
-        requests: Sequence[RetrieveRequest | EmbedRequest],
-        answers: Sequence[Answer | Exception],
-    ) -> None:
+    def _encode(self, requests: Sequence[Request], answers: Sequence[Answer | Exception]) -> None:
         """Fill in the interests of every query that gave no vectors, by one call of the tower."""
         readers: list[Reader] = []
         slots: list[tuple[Answer, int]] = []
@@ -111,7 +110,7 @@ class Pipeline:
         objectives: list[int] = []
         clock = time.time_ns() // 1000
         for request, answer in zip(requests, answers, strict=True):
-            if not isinstance(answer, Answer):
+            if isinstance(request, SimilarRequest) or not isinstance(answer, Answer):
                 continue
             objective = self.generation.objectives[request.objective] if request.objective else 0
             for i, query in enumerate(request.queries):

@@ -10,10 +10,10 @@ from model.bundle import open_bundle
 from model.errors import BundleRejected
 from serving.batching import Batcher
 from serving.config import ServerConfig
-from serving.domain import Candidates, EmbedRequest, RetrieveRequest, SimilarRequest
+from serving.domain import EmbedRequest, RetrieveRequest, SimilarRequest
 from serving.generation import Generation
 from serving.metrics import BATCH_QUERIES, BUNDLE
-from serving.pipeline import Answer, Pipeline
+from serving.pipeline import Answer, Pipeline, Request
 from serving.store.base import UserStore, store_path
 from serving.store.sqlite import SqliteStore
 from serving.validate import check_embed, check_page, check_retrieve, check_similar
@@ -38,9 +38,7 @@ class Runtime:
         self.generation = Generation(bundle, onnx_threads=config.onnx_threads)
         self.store: UserStore = SqliteStore(store_path(config.state))
         self._pipeline = Pipeline(self.generation, self.store)
-        self._batcher: Batcher[RetrieveRequest | EmbedRequest, Answer] = Batcher(
-            self._compute, max_size=MAX_BATCH_QUERIES
-        )
+        self._batcher: Batcher[Request, Answer] = Batcher(self._compute, max_size=MAX_BATCH_QUERIES)
         self.generation.warm_up()
         BUNDLE.labels(self.generation.version, self.generation.schema.name).set(1)
         self.ready_at = time.monotonic()
@@ -66,10 +64,11 @@ class Runtime:
         check_embed(request, self.limits, self.generation)
         return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
 
-    def similar(self, request: SimilarRequest) -> Candidates:
-        """Neighbours of items or vectors. Raises BadRequest, UnknownItem among them."""
+    def similar(self, request: SimilarRequest, *, deadline: float) -> Answer:
+        """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
         check_similar(request, self.limits, self.generation)
-        return self._pipeline.similar(request)
+        size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
+        return self._batcher.submit(request, size=size, deadline=deadline)
 
     def list_users(self, page_size: int, page_token: str) -> list[tuple[int, str, int]]:
         """A page of the store's users. Raises BadRequest and StoreUnavailable."""
@@ -80,8 +79,9 @@ class Runtime:
         """Let go of the store."""
         self.store.close()
 
-    def _compute(
-        self, requests: Sequence[RetrieveRequest | EmbedRequest]
-    ) -> Sequence[Answer | Exception]:
-        BATCH_QUERIES.observe(sum(len(request.queries) for request in requests))
-        return self._pipeline.answer(requests)
+    def _compute(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
+        answers = self._pipeline.answer(requests)
+        users = [r for r in requests if not isinstance(r, SimilarRequest)]
+        if users:  # counted when done: a batch that raises is computed again, one by one
+            BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
+        return answers

@@ -27,8 +27,9 @@ from interest.v1 import (
     retrieval_service_pb2_grpc,
 )
 from model.errors import PenchantError
+from serving.calls import CallExecutor
 from serving.config import ServerConfig
-from serving.interceptors import CallExecutor, CallInterceptor
+from serving.interceptors import CallInterceptor
 from serving.logs import configure_logs, logger
 from serving.runtime import Runtime
 from serving.servicer import AdminServicer, RetrievalServicer
@@ -44,15 +45,12 @@ class WorkerServer:
 
     def __init__(self, config: ServerConfig, runtime: Runtime, *, worker: str) -> None:
         self._config = config
-        executor = CallExecutor(config.threads)
+        executor = CallExecutor(config.threads, max_waiting=config.limits.max_pending)
         interceptor = CallInterceptor(
-            executor,
-            max_pending=config.limits.max_pending,
-            slow_ms=config.slow_ms,
-            log_requests=config.log_requests,
+            executor, slow_ms=config.slow_ms, log_requests=config.log_requests
         )
         self._server = grpc.server(
-            executor,
+            executor,  # type: ignore[arg-type]  # it needs no more than an Executor's submit
             interceptors=[interceptor],
             options=[
                 ("grpc.so_reuseport", 1),

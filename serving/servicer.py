@@ -90,7 +90,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.FindSimilarRequest, context: Context
     ) -> retrieval_service_pb2.FindSimilarResponse:
         """The items nearest to given items or vectors."""
-        candidates = self._runtime.similar(
+        answer = self._runtime.similar(
             SimilarRequest(
                 item_ids=list(request.item_ids),
                 vectors=_vectors(request.vectors, "vectors")
@@ -100,11 +100,13 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
                 filters=_filters(request.filters),
                 exclude_item_ids=list(request.exclude_item_ids),
                 fields=tuple(request.fields),
-            )
+            ),
+            deadline=_deadline(context),
         )
+        assert answer.candidates is not None
         response = retrieval_service_pb2.FindSimilarResponse(info=self._info)
-        _put_candidates(response.candidates, candidates, self._runtime.generation, request.fields)
-        CANDIDATES.inc(len(candidates.rows))
+        _put_candidates(response.candidates, answer.candidates, answer.generation, request.fields)
+        CANDIDATES.inc(len(answer.candidates.rows))
         return response
 
     def EmbedUsers(  # noqa: N802

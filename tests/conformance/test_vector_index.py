@@ -12,6 +12,7 @@ import pytest
 from model.ann import build_exact, exact_search
 from serving.index import faiss_index
 from serving.index.base import Bitmap, Float32, Int64, VectorIndex
+from serving.index.bounds import ScoreBounds
 from serving.index.faiss_index import FaissIndex
 
 DIM = 16
@@ -48,8 +49,15 @@ def faiss_flat(vectors: Float32) -> VectorIndex:
     return FaissIndex(build_exact(vectors), vectors)
 
 
+def faiss_bounded(vectors: Float32) -> VectorIndex:
+    """As faiss_flat, with bounds whatever the vectors are: they must never cost exactness."""
+    index = FaissIndex(build_exact(vectors), vectors)
+    index._bounds = ScoreBounds(vectors) if len(vectors) else None
+    return index
+
+
 Build = Callable[[Float32], VectorIndex]
-BUILDERS: list[Build] = [ReferenceIndex, faiss_flat]
+BUILDERS: list[Build] = [ReferenceIndex, faiss_flat, faiss_bounded]
 
 
 @pytest.fixture(params=BUILDERS, ids=lambda build: build.__name__)
@@ -191,3 +199,38 @@ def test_the_plans_agree(rng: np.random.Generator, monkeypatch: pytest.MonkeyPat
         found = faiss_flat(vectors).search(queries, 30, allowed=allowed, excluded=excluded)
         answers.append(found[0].tolist())
     assert answers[0] == answers[1] == answers[2]
+
+
+def trained_like(rng: np.random.Generator, num: int, dim: int = 64) -> Float32:
+    """Vectors that lie near a few directions, as those of trained towers do."""
+    shares = 0.8 ** np.arange(dim)
+    turned, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
+    vectors: Float32 = ((rng.normal(size=(num, dim)) * shares) @ turned).astype(np.float32)
+    return vectors
+
+
+def test_bounds_narrow_the_search_and_keep_it_exact(rng: np.random.Generator) -> None:
+    vectors, queries = trained_like(rng, 20_000), trained_like(rng, 40)
+    vectors[5:25] = vectors[5]  # ties, and a row of nothing
+    vectors[30] = 0
+    index = FaissIndex(build_exact(vectors), vectors)
+    assert index._bounds is not None
+    served = 0
+    for query in queries:
+        upper = index._bounds.upper(query)
+        assert (upper + 1e-4 >= vectors.astype(np.float64) @ query).all()
+        served += index._bounds.best(query, upper, 100) is not None
+    assert served >= 35
+    half = rng.random(20_000) < 0.5
+    excluded = [np.unique(rng.integers(0, 20_050, 3000)) for _ in queries]
+    for k in (1, 100, 600):
+        check(index, vectors, queries, k)
+        check(index, vectors, queries, k, allowed=half, excluded=excluded)
+    check(index, vectors, np.concatenate([vectors[5:6], vectors[30:31], queries[:1] * 1e3]), 10)
+
+
+def test_noise_has_no_bounds_worth_having(rng: np.random.Generator) -> None:
+    vectors = rng.normal(size=(5000, 64)).astype(np.float32)
+    assert ScoreBounds.worth_it(vectors) is None
+    assert ScoreBounds.worth_it(trained_like(rng, 4000)) is None  # too few rows
+    assert ScoreBounds.worth_it(np.zeros((5000, 64), np.float32)) is None

@@ -120,8 +120,9 @@ def test_no_search_is_wider_than_there_are_items(
     monkeypatch.setattr(generation.index, "search", record)
     pipeline = Pipeline(generation, store)
     (answer,) = pipeline.answer([RetrieveRequest(queries=[UserQuery("u")], k=1000)])
-    similar = pipeline.similar(SimilarRequest(item_ids=[item_id(1)], k=1000))
+    (similar,) = pipeline.answer([SimilarRequest(item_ids=[item_id(1)], k=1000)])
     assert widths == [world.num_active, world.num_active]
     assert isinstance(answer, Answer) and answer.candidates is not None
     assert answer.candidates.counts.tolist() == [world.num_active]
-    assert similar.counts.tolist() == [world.num_active - 1]
+    assert isinstance(similar, Answer) and similar.candidates is not None
+    assert similar.candidates.counts.tolist() == [world.num_active - 1]
