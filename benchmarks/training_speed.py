@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from model.towers import TwoTower
-from training.batches import epoch_batches, training_batch
+from training.batches import epoch_batches, training_batch, training_windows
 from training.config import RunConfig
 from training.distributed import join
 from training.loop import StepLoss, make_optimizer
@@ -125,7 +125,7 @@ def time_ours(dataset: Path, config: RunConfig, seconds: float) -> float:
         model = TwoTower(run.tower).train()
         step_loss = StepLoss(model, run.items, run.profiles, config.temperature)
         optimizer = make_optimizer(model, config)
-        lengths = np.minimum(data.lengths, config.max_history + 1)
+        windows = training_windows(data.starts, max_history=config.max_history)
         sampler = (
             None
             if config.uses_full_softmax(data.num_items)
@@ -138,13 +138,13 @@ def time_ours(dataset: Path, config: RunConfig, seconds: float) -> float:
         )
         tokens, started = 0, 0.0
         rng = np.random.default_rng(0)
-        batches = epoch_batches(lengths, batch_tokens=config.batch_tokens, rng=rng)
-        for step, users in enumerate(batches):
+        batches = epoch_batches(windows, batch_tokens=config.batch_tokens, rng=rng)
+        for step, chosen in enumerate(batches):
             if step == 3:
                 tokens, started = 0, time.perf_counter()
             batch = training_batch(
                 data,
-                users,
+                chosen,
                 max_history=config.max_history,
                 num_items=data.num_items,
                 sampler=sampler,

@@ -1,11 +1,13 @@
 """Histories become packed batches of tensors: what a training step and a user encoding read.
 
-A batch is a pure function of its users and of a random generator made from (seed, step), so a
+A history longer than the model reads is cut into windows, so that every event is learned from. A
+batch is a pure function of its windows and of a random generator made from (seed, step), so a
 resumed run sees the batches that the interrupted one would have. Imports torch and numpy alone.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,21 +83,47 @@ class Batch(Tokens):
     candidate_bias: Tensor | None
 
 
-def _windows(
-    data: Histories, users: Int64, *, max_history: int, hold_last: bool
-) -> tuple[dict[str, Any], Int64, Int64]:
-    """Token arrays of each user's newest window; see Tokens. Returns arrays, target events, order.
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """W stretches of histories, each of at most max_history events."""
 
-    hold_last: the last event is a target only, not an input.
+    users: Int64
+    """[W] user rows."""
+    ends: Int64
+    """[W] the event after the window's newest: in training, the last target."""
+    lengths: Int64
+    """[W] tokens: the start token and the window's events."""
+
+    def __getitem__(self, chosen: Any) -> "Windows":
+        """Some of the windows."""
+        return Windows(self.users[chosen], self.ends[chosen], self.lengths[chosen])
+
+
+def training_windows(starts: Int64, *, max_history: int) -> Windows:
+    """Cut U histories so that each event is a target once: user by user, the newest window first.
+
+    starts: [U + 1], of training data. The newest window ends with the user's last event; where it
+    does not reach back to the first, older ones of max_history targets follow.
     """
-    starts, ends = data.starts[users], data.starts[users + 1] - int(hold_last)
-    counts = np.minimum(ends - starts, max_history)
-    order = np.argsort(-counts, kind="stable")
-    users, ends, counts = users[order], ends[order], counts[order]
-    lengths = counts + 1
+    lengths = np.diff(starts)
+    older = np.maximum(lengths - (max_history + 1), 0)
+    num_windows = np.where(lengths > 0, 1 + -(-older // max_history), 0)
+    users = np.repeat(np.arange(len(lengths)), num_windows)
+    number = np.arange(len(users)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
+    ends = starts[users + 1] - 1 - number * max_history
+    return Windows(users, ends, np.minimum(ends - starts[users], max_history) + 1)
+
+
+def _read_windows(
+    data: Histories, windows: Windows, *, max_history: int
+) -> tuple[dict[str, Any], Int64, Int64]:
+    """Token arrays of windows; see Tokens. Returns arrays, the event after each token, order."""
+    order = np.argsort(-windows.lengths, kind="stable")
+    windows = windows[order]
+    users, lengths = windows.users, windows.lengths
     first = np.cumsum(lengths) - lengths
     step = np.arange(lengths.sum()) - np.repeat(first, lengths)
-    following = np.repeat(ends - counts, lengths) + step  # the event after each token
+    following = np.repeat(windows.ends + 1 - lengths, lengths) + step  # the event after each token
     own = np.maximum(following - 1, 0)
     is_start = step == 0
     times = data.times
@@ -105,7 +133,7 @@ def _windows(
     arrays = {
         "rows": np.where(is_start, -1, data.items[own]).astype(np.int64),
         "events": np.where(is_start, 0, data.events[own]).astype(np.int64),
-        "positions": np.where(is_start, -1, max_history - np.repeat(counts, lengths) + step - 1),
+        "positions": np.where(is_start, -1, max_history - np.repeat(lengths, lengths) + step),
         "gaps": (np.maximum(gaps, 0) / 1e6).astype(np.float32),
         "idle": (np.maximum(idle, 0) / 1e6).astype(np.float32),
         "owners": np.repeat(np.arange(len(users)), lengths),
@@ -123,7 +151,9 @@ def user_tokens(
 
     idle: [B] seconds from each user's last event to now.
     """
-    arrays, _, order = _windows(data, users, max_history=max_history, hold_last=False)
+    ends = data.starts[users + 1]
+    lengths = np.minimum(ends - data.starts[users], max_history) + 1
+    arrays, _, order = _read_windows(data, Windows(users, ends, lengths), max_history=max_history)
     arrays["idle"][arrays["last"]] = idle[order]
     rows = arrays.pop("rows")
     item_rows = np.unique(rows[rows >= 0])
@@ -136,7 +166,7 @@ def user_tokens(
 
 def training_batch(
     data: Histories,
-    users: Int64,
+    windows: Windows,
     *,
     max_history: int,
     num_items: int,
@@ -146,12 +176,15 @@ def training_batch(
 ) -> Batch:
     """One batch in which every token predicts the event after it.
 
-    users: rows of users with at least one event. sampler: None for the full softmax over num_items.
+    windows: of training_windows. sampler: None for the full softmax over num_items.
     """
-    arrays, following, _ = _windows(data, users, max_history=max_history, hold_last=True)
-    rows = arrays.pop("rows")
+    arrays, following, _ = _read_windows(data, windows, max_history=max_history)
+    rows, users = arrays.pop("rows"), arrays["users"][arrays["owners"]]
     targets = data.items[following].astype(np.int64)
-    weights = torch.from_numpy(data.weights[following].astype(np.float32))
+    # A start token stands for the empty history: it learns what users begin with, not what comes
+    # after a history that its window cuts off. That event is the last target of the next window.
+    learns = (rows >= 0) | (following == data.starts[users])
+    weights = torch.from_numpy(np.where(learns, data.weights[following], 0).astype(np.float32))
     if sampler is None:
         item_rows = np.arange(num_items)
         target_places = torch.from_numpy(targets)
@@ -183,16 +216,14 @@ def training_batch(
 
 
 def epoch_batches(
-    lengths: Int64, *, batch_tokens: int, rng: np.random.Generator
-) -> Iterator[Int64]:
-    """Shuffle users and cut them into batches of about batch_tokens tokens.
-
-    lengths: [U] tokens a user will give, 0 for users who are left out. Yields arrays of user rows.
-    """
-    users = np.flatnonzero(lengths > 0)
-    users = users[rng.permutation(len(users))]
-    batch_of = (np.cumsum(lengths[users]) - lengths[users]) // batch_tokens
-    yield from np.split(users, np.flatnonzero(np.diff(batch_of)) + 1)
+    windows: Windows, *, batch_tokens: int, rng: np.random.Generator
+) -> Iterator[Windows]:
+    """Shuffle windows and cut them into batches of about batch_tokens tokens."""
+    windows = windows[rng.permutation(len(windows.lengths))]
+    batch_of = (np.cumsum(windows.lengths) - windows.lengths) // batch_tokens
+    cuts = np.flatnonzero(np.diff(batch_of)) + 1
+    for begin, end in pairwise([0, *cuts.tolist(), len(batch_of)]):
+        yield windows[begin:end]
 
 
 def _places(rows: Int64, item_rows: Int64) -> Tensor:

@@ -19,7 +19,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import PenchantError
 from model.towers import TwoTower
-from training.batches import Batch, Histories, Tokens, epoch_batches, training_batch, user_tokens
+from training.batches import (
+    Batch,
+    Histories,
+    Tokens,
+    Windows,
+    epoch_batches,
+    training_batch,
+    training_windows,
+    user_tokens,
+)
 from training.config import RunConfig
 from training.distributed import Rank
 from training.losses import pick_interest, softmax_loss
@@ -203,11 +212,11 @@ def train(
         step_loss = DistributedDataParallel(
             step_loss, device_ids=[rank.device.index] if rank.device.type == "cuda" else None
         )
-    lengths = np.diff(data.starts)
-    tokens = np.minimum(lengths, config.max_history + 1)
     # Every target is preceded by the start token at least, so one event is enough to learn from.
-    batch_tokens = config.batch_tokens_for(int(tokens.sum()))
-    steps_per_epoch = math.ceil(int(tokens.sum()) / batch_tokens)
+    windows = training_windows(data.starts, max_history=config.max_history)
+    num_tokens = int(windows.lengths.sum())
+    batch_tokens = config.batch_tokens_for(num_tokens)
+    steps_per_epoch = math.ceil(num_tokens / batch_tokens)
     sampler = (
         None
         if config.uses_full_softmax(len(popularity))
@@ -220,32 +229,32 @@ def train(
     )
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
 
-    def prepare(users: Any, step: int) -> tuple[Batch, int]:
+    def prepare(chosen: Windows, step: int) -> tuple[Batch, int]:
         batch = training_batch(
             data,
-            users[rank.index :: rank.size],
+            chosen[rank.index :: rank.size],
             max_history=config.max_history,
             num_items=len(popularity),
             sampler=sampler,
             correction=config.logq_correction,
             rng=np.random.default_rng([config.seed, step, rank.index]),
         )
-        return batch.to(rank.device), int(tokens[users].sum())
+        return batch.to(rank.device), int(chosen.lengths.sum())
 
     while not rank.agree(_finished(progress, config)):
         started = time.perf_counter()
         model.train()
         rng = np.random.default_rng([config.seed, 1 << 20, progress.epoch])
         batches = [
-            users
-            for users in epoch_batches(tokens, batch_tokens=batch_tokens, rng=rng)
-            if len(users) >= rank.size  # every rank needs a share, or the others wait for it
+            chosen
+            for chosen in epoch_batches(windows, batch_tokens=batch_tokens, rng=rng)
+            if len(chosen.users) >= rank.size  # every rank needs a share, or the others wait for it
         ]
         total, weight, seen = 0.0, 0.0, 0
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, batches[0], progress.step)
             for number, _ in enumerate(batches):
-                batch, num_tokens = ahead.result()
+                batch, batch_size = ahead.result()
                 if number + 1 < len(batches):
                     ahead = pool.submit(prepare, batches[number + 1], progress.step + 1)
                 _set_rate(optimizer, _rate(config, progress.step, steps_per_epoch * config.epochs))
@@ -268,7 +277,7 @@ def train(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimizer.step()
                 progress.step += 1
-                seen += num_tokens
+                seen += batch_size
                 if rank.leads:
                     spent = time.perf_counter() - started
                     report.step(

@@ -6,7 +6,14 @@ import torch
 
 from model.encode import pad_histories
 from tests.training.tiny import SECOND, interactions, schema
-from training.batches import Batch, Tokens, epoch_batches, training_batch, user_tokens
+from training.batches import (
+    Batch,
+    Tokens,
+    epoch_batches,
+    training_batch,
+    training_windows,
+    user_tokens,
+)
 from training.dataset import Interactions
 from training.negatives import NegativeSampler
 
@@ -16,9 +23,12 @@ MAX_HISTORY = 6
 def batch_of(
     data: Interactions, users: list[int], *, sampler: NegativeSampler | None = None
 ) -> Batch:
+    """All windows of these users, in this order."""
+    windows = training_windows(data.starts, max_history=MAX_HISTORY)
+    chosen = np.concatenate([np.flatnonzero(windows.users == user) for user in users])
     return training_batch(
         data,
-        np.array(users),
+        windows[chosen],
         max_history=MAX_HISTORY,
         num_items=data.num_items,
         sampler=sampler,
@@ -72,11 +82,13 @@ def test_every_token_reads_what_serving_would_have_read(time: str) -> None:
     sampler = NegativeSampler(np.ones(40), num_uniform=5, num_in_batch=5, batch_tokens=40)
     batch = batch_of(data, users, sampler=sampler)
     rows, targets = rows_of(batch), batch.item_rows[batch.targets].tolist()
-    seen_users = set()
+    learned: list[int] = []
+    ends = {user: int(data.starts[user + 1]) - 1 for user in users}  # the last one: a target only
     for place, user in enumerate(batch.users.tolist()):
         tokens = np.flatnonzero(batch.owners.numpy() == place)
-        end = int(data.starts[user + 1]) - 1  # the last event is a target only
-        begin = max(int(data.starts[user]), end - MAX_HISTORY)
+        first = int(data.starts[user])
+        end, ends[user] = ends[user], ends[user] - MAX_HISTORY  # the newest window comes first
+        begin = max(first, end - MAX_HISTORY)
         assert len(tokens) == end - begin + 1
         for step, token in enumerate(tokens):
             window = slice(begin, begin + step)
@@ -88,7 +100,11 @@ def test_every_token_reads_what_serving_would_have_read(time: str) -> None:
                 max_history=MAX_HISTORY,
             )
             assert targets[token] == data.items[begin + step]
-            assert batch.weights[token] == data.weights[begin + step]
+            if step or begin == first:
+                assert batch.weights[token] == data.weights[begin + step]
+                learned.append(begin + step)
+            else:  # a start token stands for no history, and here there is one
+                assert batch.weights[token] == 0
             assert batch.idle[token] == padded.idle[0]
             if step:
                 so_far = tokens[1 : step + 1]
@@ -98,8 +114,7 @@ def test_every_token_reads_what_serving_would_have_read(time: str) -> None:
         whole = np.arange(MAX_HISTORY - len(tokens) + 1, MAX_HISTORY)
         assert batch.positions[tokens].tolist() == [-1, *whole]
         assert rows[tokens[0]] == -1 and not batch.events[tokens[0]] and not batch.gaps[tokens[0]]
-        seen_users.add(user)
-    assert seen_users == set(users)
+    assert sorted(learned) == list(range(len(data.items)))
     assert batch.gaps.any() == batch.idle.any() == (time == "exact")
 
 
@@ -148,16 +163,30 @@ def test_sampled_candidates_hits_and_their_biases() -> None:
     torch.testing.assert_close(batch.candidate_bias, -0.5 * log_q[candidates])
 
 
-def test_an_epoch_holds_every_user_once_in_batches_of_the_size_asked_for() -> None:
+@pytest.mark.parametrize("length", [0, 1, 6, 7, 8, 13, 14, 40])
+def test_windows_hold_each_event_as_a_target_once(length: int) -> None:
+    windows = training_windows(np.array([0, 3, 3 + length, 5 + length]), max_history=MAX_HISTORY)
+    mine = windows[windows.users == 1]
+    assert (mine.lengths <= MAX_HISTORY + 1).all() and (mine.lengths >= 1).all()
+    targets = [
+        list(range(end + 1 - tokens, end + 1))
+        for end, tokens in zip(mine.ends.tolist(), mine.lengths.tolist(), strict=True)
+    ]
+    # All but the oldest window do not learn the target of their start token.
+    learned = [t for i, w in enumerate(targets) for t in (w if i == len(targets) - 1 else w[1:])]
+    assert sorted(learned) == list(range(3, 3 + length))
+    assert (windows.users == 0).sum() == (windows.users == 2).sum() == 1
+
+
+def test_an_epoch_holds_every_window_once_in_batches_of_the_size_asked_for() -> None:
     lengths = np.random.default_rng(1).integers(0, 9, 300)
-    batches = list(epoch_batches(lengths, batch_tokens=50, rng=np.random.default_rng(2)))
-    users = np.concatenate(batches)
-    assert sorted(users.tolist()) == np.flatnonzero(lengths > 0).tolist()
-    sizes = [int(lengths[batch].sum()) for batch in batches]
-    assert max(sizes) < 50 + 9 and sum(sizes) / len(sizes) > 40
-    again = epoch_batches(lengths, batch_tokens=50, rng=np.random.default_rng(2))
-    assert [b.tolist() for b in again] == [b.tolist() for b in batches]
-    other = np.concatenate(
-        list(epoch_batches(lengths, batch_tokens=50, rng=np.random.default_rng(3)))
-    )
-    assert other.tolist() != users.tolist()
+    windows = training_windows(np.concatenate([[0], np.cumsum(lengths)]), max_history=MAX_HISTORY)
+    batches = list(epoch_batches(windows, batch_tokens=50, rng=np.random.default_rng(2)))
+    ends = np.concatenate([batch.ends for batch in batches])
+    assert sorted(ends.tolist()) == sorted(windows.ends.tolist())
+    sizes = [int(batch.lengths.sum()) for batch in batches]
+    assert max(sizes) < 50 + 7 and sum(sizes) / len(sizes) > 40
+    again = epoch_batches(windows, batch_tokens=50, rng=np.random.default_rng(2))
+    assert [b.ends.tolist() for b in again] == [b.ends.tolist() for b in batches]
+    other = epoch_batches(windows, batch_tokens=50, rng=np.random.default_rng(3))
+    assert np.concatenate([batch.ends for batch in other]).tolist() != ends.tolist()

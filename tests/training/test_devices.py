@@ -6,7 +6,7 @@ import torch
 
 from model.towers import TwoTower
 from tests.training.conftest import Trained
-from training.batches import Batch, training_batch
+from training.batches import Batch, training_batch, training_windows
 from training.loop import ItemInputs, StepLoss
 from training.negatives import NegativeSampler
 from training.run import load_best
@@ -28,7 +28,7 @@ def loss_and_gradient(
     )
     batch: Batch = training_batch(
         data,
-        np.arange(min(30, data.num_users)),
+        training_windows(data.starts, max_history=run.tower.max_history)[:30],
         max_history=run.tower.max_history,
         num_items=data.num_items,
         sampler=sampler,
