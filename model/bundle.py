@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.encode import Encoder, read_encoder
+from model.errors import BundleRejected
 from model.items import ItemTable, read_items
 from model.manifest import Manifest, open_verified
 from model.schema import Schema
@@ -27,6 +28,8 @@ class Bundle:
     """An opened bundle; every file's checksum held when it was opened."""
 
     path: Path
+    identity: tuple[int, int]
+    """Device and inode of the folder that was verified."""
     manifest: Manifest
     items: ItemTable
     vectors: npt.NDArray[np.float32]
@@ -76,6 +79,14 @@ class Bundle:
         """Names of the inputs that item_tower.onnx takes."""
         return tuple(self.manifest.body["item_tower"]["inputs"])
 
+    def require_in_place(self) -> None:
+        """Raise BundleRejected if another folder has taken the place of the verified one.
+
+        Files are opened by their path: call it after the last of them is open.
+        """
+        if _identity(self.path) != self.identity:
+            raise BundleRejected(f"{self.path} was replaced while it was being opened; try again.")
+
     @property
     def user_tower_path(self) -> Path:
         """user_tower.onnx."""
@@ -94,12 +105,24 @@ class Bundle:
 
 def open_bundle(path: Path) -> Bundle:
     """Verify and open a bundle. Raises BundleRejected naming the file that is wrong."""
+    identity = _identity(path)
     manifest = open_verified(path, kind="bundle")
-    return Bundle(
+    bundle = Bundle(
         path=path,
+        identity=identity,
         manifest=manifest,
         items=read_items(path / ITEMS),
         vectors=np.load(path / VECTORS, mmap_mode="r"),
         encoder=read_encoder(path / ENCODER),
         circles=pq.read_table(path / CIRCLES),
     )
+    bundle.require_in_place()
+    return bundle
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0  # what is wrong with the folder is for open_verified to say
+    return found.st_dev, found.st_ino

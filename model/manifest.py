@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from model.atomic import sync, sync_tree
 from model.errors import BundleRejected, ConfigError, DatasetError
 from model.schema import Schema, parse_schema
 
@@ -87,14 +88,12 @@ def write_folder(
         text = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
         (partial / MANIFEST).write_bytes(text)
         (partial / DIGEST).write_bytes(_digest_line(text))
-        for path in partial.rglob("*"):
-            _fsync(path)
-        _fsync(partial)
+        sync_tree(partial)
         if target.exists():
             _exchange(partial, target)  # what was there is now under the temporary name
         else:
             partial.rename(target)
-        _fsync(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -162,8 +161,9 @@ def open_verified(path: Path, *, kind: Kind) -> Manifest:
     listed = {MANIFEST, DIGEST, *files}
     if names != listed:
         name = min(names ^ listed)
-        what = "is missing" if name in listed else "is not in the manifest"
-        raise BundleRejected(f"{path}: {name} {what}. {_AGAIN}")
+        if name in listed:
+            raise BundleRejected(f"{path}: {name} is missing. {_AGAIN}")
+        raise BundleRejected(f"{path}: {name} is not in the manifest; remove it. {_AGAIN}")
     for name, entry in files.items():
         size = (path / name).stat().st_size
         if size != entry["size"]:
@@ -203,11 +203,3 @@ def _digest_line(text: bytes) -> bytes:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

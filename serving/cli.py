@@ -4,6 +4,7 @@ Each imports what it needs when it runs. Knows no protos: it asks through servin
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -216,16 +217,19 @@ def query(
             History(_listed(history)) if history else None,
             exclude_item_ids=_listed(exclude),
         )
-        found = client.retrieve(
-            question,
-            k=k,
-            filters=filters,
-            objective=objective,
-            exclude_seen=not include_seen,
-            # What was filtered on is shown, so that it can be checked.
-            fields=tuple(dict.fromkeys(["title", "kind", *map(_column, filters)])),
-            num_history=5,
-        )
+        try:
+            found = client.retrieve(
+                question,
+                k=k,
+                filters=filters,
+                objective=objective,
+                exclude_seen=not include_seen,
+                # What was filtered on is shown, so that it can be checked.
+                fields=tuple(dict.fromkeys(["title", "kind", *map(_column, filters)])),
+                num_history=5,
+            )
+        except BadRequest as error:
+            raise BadRequest(_in_flags(error, filter_ or ())) from None
     print_found(found, user or "this history", Console())
 
 
@@ -257,6 +261,24 @@ def _some_user(client: "Client") -> str:
         (user for user, count in zip(page.user_ids, counts, strict=True) if count >= 20),
         page.user_ids[counts.index(max(counts))],
     )
+
+
+_FLAGS = {"k": "--k", "objective": "--objective", "queries[0].user_id": "USER"}
+_FLAGS |= {"queries[0].history": "--history", "queries[0].exclude_item_ids": "--exclude"}
+
+
+def _in_flags(error: BadRequest, filters: Sequence[str]) -> str:
+    """What a request's error says, in the words of this command."""
+    place, text = error.field, str(error)
+    if place.startswith("filters["):
+        number = int(place[len("filters[") :].partition("]")[0])
+        # `--kind` makes the filters after those of `--filter`.
+        flag = f"--filter {filters[number]}" if number < len(filters) else "--kind"
+        text = text.replace("filter it with range", "write COLUMN=MIN..MAX")
+        text = text.replace("filter it with any_of", "write COLUMN=VALUE,VALUE")
+    else:
+        flag = next((name for start, name in _FLAGS.items() if place.startswith(start)), "")
+    return f"{flag}: {text}" if flag else text
 
 
 def _column(filter_: Filter) -> str:

@@ -91,7 +91,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         num_channels: int = 2,
     ) -> None:
-        self._address, self._timeout = address, _positive("timeout", timeout)
+        self._address, self._timeout = _with_port(address), _positive("timeout", timeout)
         self._channels = [
             grpc.insecure_channel(address, options=_OPTIONS)
             for _ in range(int(_positive("num_channels", num_channels)))
@@ -169,7 +169,7 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         num_channels: int = 2,
     ) -> None:
-        self._address, self._timeout = address, _positive("timeout", timeout)
+        self._address, self._timeout = _with_port(address), _positive("timeout", timeout)
         self._num_channels = int(_positive("num_channels", num_channels))
         self._channels: list[grpc.aio.Channel] = []
         self._turns = itertools.cycle(range(self._num_channels))
@@ -261,6 +261,13 @@ def _raised(error: grpc.RpcError, address: str) -> PenchantError:
     if isinstance(raised, ServerUnavailable):
         return ServerUnavailable(f"no server answers at {address} ({raised}).")
     return raised
+
+
+def _with_port(address: str) -> str:
+    """The address; gRPC would take one without a port for port 443 and wait there."""
+    if ":" not in address.rpartition("]")[2]:
+        raise ConfigError(f"address {address!r} has no port; write it as HOST:PORT")
+    return address
 
 
 def _positive(name: str, value: float) -> float:

@@ -47,6 +47,7 @@ class Generation:
                 f"{bundle.path}: index.faiss holds {self.index.num_rows} vectors of "
                 f"{self.index.dim}; items and vectors say {bundle.items.num_active} of {bundle.dim}"
             )
+        bundle.require_in_place()  # tower and index are open now, too
         self.filters = FilterIndex(bundle.items, bundle.schema)
         self.event_codes = bundle.event_codes
         self.objectives = {name: code for code, name in enumerate(bundle.objectives)}

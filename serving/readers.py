@@ -80,22 +80,24 @@ class Readers:
         if query.history is not None:
             return self._inline(query, query.history, position, num_shown, until)
         if exclude_seen:
-            return self._stored(query.user_id, None, num_shown, until)
+            return self._stored(query, position, None, num_shown, until)
         limit = max(self._generation.bundle.max_history, num_shown)
-        reader = self._stored(query.user_id, limit, num_shown, until)
+        reader = self._stored(query, position, limit, num_shown, until)
         if len(reader.rows) < len(reader.seen) == limit:
             # Some of the latest events do not count here; older ones take their places.
-            return self._stored(query.user_id, None, num_shown, until)
+            return self._stored(query, position, None, num_shown, until)
         return reader
 
-    def _stored(self, user_id: str, limit: int | None, num_shown: int, until: int) -> Reader:
+    def _stored(
+        self, query: UserQuery, position: int, limit: int | None, num_shown: int, until: int
+    ) -> Reader:
         """until: UTC µs, or 0 for all that is stored."""
-        stored = self._store.read(user_id, limit=limit)
+        stored = self._store.read(query.user_id, limit=limit)
         if stored is None:
             return Reader(NOTHING, NOTHING, NOTHING, NOTHING)
         num_events = _num_until(stored.timestamps_us, until)
         if num_events < len(stored.item_ids) == limit:  # older ones take the places
-            return self._stored(user_id, None, num_shown, until)
+            return self._stored(query, position, None, num_shown, until)
         if num_events < len(stored.item_ids):
             stored = StoredHistory(
                 stored.item_ids[:num_events],
@@ -111,6 +113,17 @@ class Readers:
         seen = self._generation.rows_of(stored.item_ids)
         reader = _usable(seen, codes[stored.events], stored.timestamps_us)
         reader.profile = stored.profile
+        if len(seen) and seen.max() < 0:
+            reader.num_errors = 1
+            reader.errors = [
+                PartError(
+                    position,
+                    "FOREIGN_HISTORY",
+                    f"queries[{position}].user_id",
+                    f"none of the {len(seen)} stored events is about an item of this bundle: "
+                    "does the state belong to another catalogue?",
+                )
+            ]
         if num_shown:
             reader.shown = Shown(
                 stored.item_ids[-num_shown:],

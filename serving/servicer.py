@@ -3,6 +3,7 @@
 The packing of answers is on the hot path: whole Python lists go into repeated fields at once.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -143,7 +144,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self, request: admin_service_pb2.GetStatusRequest, context: Context
     ) -> admin_service_pb2.GetStatusResponse:
         """The worker that answers, and the bundle that it serves."""
-        generation, limits = self._runtime.generation, self._runtime.limits
+        generation = self._runtime.generation
         bundle, manifest = generation.bundle, generation.bundle.manifest
         return admin_service_pb2.GetStatusResponse(
             info=types_pb2.AnswerInfo(bundle_version=generation.version, worker=self._worker),
@@ -168,16 +169,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             store=admin_service_pb2.StoreStatus(
                 kind="sqlite", num_users=self._runtime.store.num_users()
             ),
-            limits=admin_service_pb2.Limits(
-                max_k=limits.max_k,
-                max_queries=limits.max_queries,
-                max_history=limits.max_history,
-                max_filters=limits.max_filters,
-                max_values=limits.max_values,
-                max_excluded=limits.max_excluded,
-                max_id_bytes=limits.max_id_bytes,
-                max_page=limits.max_page,
-            ),
+            limits=admin_service_pb2.Limits(**dataclasses.asdict(self._runtime.limits)),
         )
 
     def ListUsers(  # noqa: N802

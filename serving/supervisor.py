@@ -127,7 +127,11 @@ class Supervisor:
                 if failure is not None:
                     raise failure
             if all(worker.is_ready for worker in self._workers):
-                return
+                break
+        if len({worker.said.get("bundle_version") for worker in self._workers}) > 1:
+            raise BundleRejected(
+                f"{config.bundle} was replaced while the workers started; start the server again."
+            )
 
     def _watch(self, config: ServerConfig, environment: dict[str, str]) -> None:
         """Restart the workers that die, after a pause that doubles while they keep dying."""

@@ -28,7 +28,7 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
             "this is what Penchant shows to a stranger.[/yellow]"
         )
     for error in found.errors:
-        console.print(f"[yellow]{escape(error.field)}: {escape(error.message)}[/yellow]")
+        console.print(f"[yellow]{escape(error.message)}[/yellow]")
     table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("#", justify="right", style="dim")
     table.add_column("id", style="dim")
@@ -83,7 +83,7 @@ def print_status(status: ServerStatus, address: str, console: Console) -> None:
         "filters": _joined(bundle["filterable"]),
         "columns": _joined(bundle["columns"]),
         "users": f"{store['num_users']:,} in {store['kind']}",
-        "most a query": f"k {status.limits['max_k']:,}; {status.limits['max_queries']:,} queries",
+        "at most": f"k {status.limits['max_k']:,}; {status.limits['max_queries']:,} queries a call",
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))

@@ -84,7 +84,7 @@ def retrieve_call(users: Users, options: RetrieveOptions) -> Call[Retrieved]:
     request = _built(
         retrieval_service_pb2.RetrieveRequest,
         queries=_users(users),
-        filters=[_filter(filter_) for filter_ in options.get("filters", ())],
+        filters=_filters(options.get("filters", ())),
         k=rest.pop("k", DEFAULT_K),
         **{name: value for name, value in rest.items() if name != "filters"},
     )
@@ -108,7 +108,7 @@ def find_similar_call(
     )
     request = _built(
         retrieval_service_pb2.FindSimilarRequest,
-        filters=[_filter(filter_) for filter_ in options.get("filters", ())],
+        filters=_filters(options.get("filters", ())),
         k=rest.pop("k", DEFAULT_K),
         **{name: value for name, value in rest.items() if name != "filters"},
         **given,
@@ -157,7 +157,14 @@ def list_users_call(page_size: int, page_token: str) -> Call[UserPage]:
     )
 
 
+_LISTS = ("fields", "item_ids", "exclude_item_ids")
+"""What protobuf would take a string's letters for."""
+
+
 def _built(message: Callable[..., Message], **values: Any) -> Message:
+    for name, value in values.items():
+        if isinstance(value, str) and name in _LISTS:
+            raise BadRequest(f"{value!r:.80} is one string; give a list", field=name)
     try:
         return message(**values)
     except (TypeError, ValueError) as error:  # protobuf's own check of types and ranges
@@ -207,14 +214,23 @@ def _feature(name: str, value: FeatureValue) -> types_pb2.Feature:
     return types_pb2.Feature(name=name, categories=types_pb2.StringList(values=value))
 
 
+def _filters(filters: Sequence[Filter]) -> list[types_pb2.Filter]:
+    if isinstance(filters, AnyOf | Range | Not):
+        raise BadRequest("one filter; give a list of them", field="filters")
+    return [_filter(filter_) for filter_ in filters]
+
+
 def _filter(filter_: Filter) -> types_pb2.Filter:
     if isinstance(filter_, AnyOf):
+        if isinstance(filter_.values, str):
+            raise BadRequest(f"{filter_.values!r:.80} is one string; give a tuple", field="filters")
         return types_pb2.Filter(any_of=types_pb2.AnyOf(field=filter_.field, values=filter_.values))
     if isinstance(filter_, Range):
         return types_pb2.Filter(
             range=types_pb2.Range(field=filter_.field, min=filter_.min, max=filter_.max)
         )
-    assert isinstance(filter_, Not)
+    if not isinstance(filter_, Not):
+        raise BadRequest(f"{filter_!r:.80} is no filter; give AnyOf, Range or Not", field="filters")
     return types_pb2.Filter(negation=_filter(filter_.filter))
 
 

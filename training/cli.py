@@ -4,24 +4,31 @@ Only arguments, progress and printing; what each command does is in the module i
 imported inside the commands that need it, so that `--help` is quick.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from training.recipes import RECIPES, find_recipe
+from training.world_config import WorldConfig
 
 console = Console()
-app = typer.Typer(
-    help="From logs to a bundle.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
+_WORLD = WorldConfig()
+app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 importers = typer.Typer(
     help="Make a dataset out of a public one. Each subcommand says which files it expects.",
     no_args_is_help=True,
 )
 app.add_typer(importers, name="import")
+
+
+def suggest(next_step: str) -> None:
+    """Name the next command, unless a script already runs it (PENCHANT_SUGGEST=no)."""
+    if os.environ.get("PENCHANT_SUGGEST") != "no":
+        say(f"Next: {next_step}")
 
 
 def say(what: object, style: str | None = None) -> None:
@@ -42,10 +49,10 @@ Device = Annotated[
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
-    seed: Annotated[int | None, typer.Option(help="Another seed, another world.")] = None,
-    users: Annotated[int | None, typer.Option(help="How many people.")] = None,
-    items: Annotated[int | None, typer.Option(help="How many items of all kinds.")] = None,
-    days: Annotated[int | None, typer.Option(help="How many days of events.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = _WORLD.seed,
+    users: Annotated[int, typer.Option(help="How many people.")] = _WORLD.num_users,
+    items: Annotated[int, typer.Option(help="How many items of all kinds.")] = _WORLD.num_items,
+    days: Annotated[int, typer.Option(help="How many days of events.")] = _WORLD.num_days,
     null: Annotated[
         bool, typer.Option("--null", help="The null world: no content causes any order.")
     ] = False,
@@ -55,16 +62,15 @@ def simulate(
     Example: penchant simulate demo-data/world --seed 7
     """
     from training.report import progress_bar
-    from training.world import WorldConfig
     from training.world import simulate as run
 
-    given = {"seed": seed, "num_users": users, "num_items": items, "num_days": days}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = replace(_WORLD, seed=seed, num_users=users, num_items=items, num_days=days)
     if null:
-        chosen["stirring"] = 0.0
+        config = replace(config, stirring=0.0)
     with progress_bar(console, "simulate") as progress:
-        run(WorldConfig(**chosen), out, progress=progress)
-    say(f"{out} is a dataset now. Next: penchant train {out} --out RUN")
+        run(config, out, progress=progress)
+    say(f"{out} is a dataset now.")
+    suggest(f"penchant train {out} --out RUN")
 
 
 @importers.command()
@@ -92,7 +98,8 @@ def movielens(
     for title, counts in (("written", report.written), ("dropped", report.dropped)):
         for what, count in counts.items():
             say(f"{title:8s} {count:>12,} {what}")
-    say(f"{out} is a dataset now. Next: penchant train {out} --out RUN --recipe movielens")
+    say(f"{out} is a dataset now.")
+    suggest(f"penchant train {out} --out RUN --recipe movielens")
 
 
 @app.command()
@@ -141,7 +148,7 @@ def train(
     keep_freed_memory()  # before torch takes its first block
     from training.distributed import join
     from training.report import RunReporter, progress_bar
-    from training.run import refuse_folder, start_run
+    from training.run import LAST, refuse_folder, start_run
     from training.validate import validate_dataset
 
     config = find_recipe(recipe)
@@ -156,15 +163,23 @@ def train(
         with progress_bar(console, "validate") as progress:
             validate_dataset(dataset, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
-    with RunReporter(out, epochs=config.epochs, console=console, quiet=not rank.leads) as reporter:
-        progress = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
+    try:
+        with RunReporter(
+            out, epochs=config.epochs, console=console, quiet=not rank.leads
+        ) as reporter:
+            progress = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
+    except KeyboardInterrupt:
+        if rank.leads and (out / LAST).exists():
+            again = f"penchant train {dataset} --out {out} --recipe {recipe} --resume"
+            say(f"Interrupted. The last whole epoch is kept; go on with: {again}")
+        raise
     if rank.leads:
         say(
             f"best validation NDCG@10 {progress.best_score:.4f} at epoch {progress.best_epoch}, "
             f"{progress.seconds / 60:.1f} minutes. Curves: tensorboard --logdir {out}/tensorboard",
         )
-        say(
-            f"Next: penchant evaluate {out}, or "
+        suggest(
+            f"penchant evaluate {out}, or "
             f"penchant export {out} --bundle BUNDLE --snapshot SNAPSHOT",
         )
     rank.close()
@@ -236,9 +251,10 @@ def export(
         f"{report.num_circles} circles, {report.num_users:,} users\n"
         f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
         f"item tower {report.item_tower_error:.1e} (at most 1e-4 passes)\n"
-        f"index recall@100 against exact search: {report.recall:.4f}\n"
-        f"Next: penchant load-users {snapshot} --state STATE, "
-        f"then penchant serve {bundle} --state STATE",
+        f"index recall@100 against exact search: {report.recall:.4f}",
+    )
+    suggest(
+        f"penchant load-users {snapshot} --state STATE, then penchant serve {bundle} --state STATE"
     )
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from model.atomic import sync, sync_tree
 from model.items import hash_ids
 from model.schema import Schema, read_schema
 from training.validate import validate_dataset
@@ -112,17 +114,28 @@ def load_interactions(dataset: Path, cache: Path) -> Interactions:
         p.relative_to(dataset).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns]
         for p in [dataset / "dataset.toml", dataset / "items.parquet", *_parts(dataset)]
     }
-    done = cache / "built_from.json"
-    if not done.exists() or json.loads(done.read_text()) != stamp:
+    arrays = _map_arrays(cache, stamp)
+    if arrays is None:
         validate_dataset(dataset)
         _build(dataset, schema, cache, stamp)
-    arrays = {
-        name: np.load(cache / f"{name}.npy", mmap_mode="r")
-        for name in ("starts", "items", "events", "times", "weights")
-    }
+        arrays = _map_arrays(cache, stamp)
+        assert arrays is not None
     return Interactions(
         schema, **arrays, num_items=pq.read_metadata(dataset / "items.parquet").num_rows
     )
+
+
+def _map_arrays(cache: Path, stamp: dict[str, list[int]]) -> dict[str, Any] | None:
+    """The cached arrays; None where there are none, of other files, or damaged ones."""
+    try:
+        if json.loads((cache / "built_from.json").read_text()) != stamp:
+            return None
+        return {
+            name: np.load(cache / f"{name}.npy", mmap_mode="r")
+            for name in ("starts", "items", "events", "times", "weights")
+        }
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def data_digest(data: Interactions, item_ids: pa.ChunkedArray) -> str:
@@ -191,5 +204,7 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
     users.select(user_id="value").write_parquet(partial / "user_ids.parquet")
     events.select("event_id").write_parquet(partial / "event_ids.parquet")
     (partial / "built_from.json").write_text(json.dumps(stamp))
+    sync_tree(partial)
     shutil.rmtree(cache, ignore_errors=True)
     partial.rename(cache)
+    sync(cache.parent)

@@ -9,7 +9,6 @@ run/tensorboard/
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.atomic import write_text
 from model.config import FeatureSpec, TowerConfig, tower_from_json, tower_to_json
 from model.encode import Column, Encoder, fit_encoder, read_encoder
 from model.errors import CheckpointError, ConfigError
@@ -245,9 +245,7 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
         "data": data_digest(data, items["item_id"]),
         "torch": torch.__version__,
     }
-    partial = path / f".run.json.partial-{os.getpid()}"
-    partial.write_text(json.dumps(body, indent=1))
-    partial.rename(path / "run.json")
+    write_text(path / "run.json", json.dumps(body, indent=1))
 
 
 def _specs(columns: Mapping[str, Column]) -> tuple[FeatureSpec, ...]:

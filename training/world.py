@@ -5,7 +5,6 @@ dataset like any other, with the truth beside it in OUT/truth. What is in it, an
 does what, is in world_config.py; the mechanism is in world_life.py. Knows nothing of training.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.atomic import sync, sync_tree
 from model.errors import DatasetError
 from training.world_catalogue import draw_catalogue
 from training.world_config import DAY, WorldConfig
@@ -67,10 +67,10 @@ def simulate(
             order_number=numbers[rows],
             watch_number=numbers[orders.watch],
         )
-        _sync(folder)
+        sync_tree(folder)
         _refuse_existing(out)
         folder.rename(out)
-        _sync_one(out.parent)
+        sync(out.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -87,18 +87,3 @@ def _refuse_existing(out: Path) -> None:
         file=str(out),
         remedy="Name a folder that does not exist yet, or remove this one first.",
     )
-
-
-def _sync(folder: Path) -> None:
-    """Make every file and folder under `folder` durable, itself last."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        _sync_one(path)
-    _sync_one(folder)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

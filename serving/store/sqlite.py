@@ -121,7 +121,10 @@ class SqliteStore:
         with self._write():
             for history in histories:
                 user, is_new = self._user(history.user_id)
-                added += self._merge(user, history, is_new=is_new)
+                try:
+                    added += self._merge(user, history, is_new=is_new)
+                except (ValueError, TypeError) as error:  # of what is stored already
+                    raise self._damaged(history.user_id, str(error)) from error
         return added
 
     def put_profiles(self, profiles: Iterable[tuple[str, str]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from model.atomic import sync, sync_tree
 from model.errors import DatasetError
 from model.schema import Schema, write_schema
 from training.columns import (
@@ -141,13 +142,10 @@ def new_dataset(
         writer = DatasetWriter(folder, schema, part_rows=part_rows)
         yield writer
         writer._finish(progress)
-        for path in [p for p in folder.rglob("*") if p.is_file()]:
-            _fsync(path)
-        _fsync(folder / "events")
-        _fsync(folder)
+        sync_tree(folder)
         refuse_taken(out)  # once more: another import may have ended meanwhile
         os.rename(folder, out)  # takes the place of an empty folder, never of a full one
-        _fsync(out.parent)
+        sync(out.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -161,11 +159,3 @@ def refuse_taken(out: Path) -> None:
             file=str(out),
             remedy="Choose another output folder, or delete this one first.",
         )
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -212,6 +212,12 @@ class Limits(google.protobuf.message.Message):
     MAX_EXCLUDED_FIELD_NUMBER: builtins.int
     MAX_ID_BYTES_FIELD_NUMBER: builtins.int
     MAX_PAGE_FIELD_NUMBER: builtins.int
+    MAX_VECTORS_FIELD_NUMBER: builtins.int
+    MAX_SEARCH_FIELD_NUMBER: builtins.int
+    MAX_FIELDS_FIELD_NUMBER: builtins.int
+    MAX_TEXT_BYTES_FIELD_NUMBER: builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
+    MAX_PENDING_FIELD_NUMBER: builtins.int
     max_k: builtins.int
     max_queries: builtins.int
     max_history: builtins.int
@@ -220,6 +226,12 @@ class Limits(google.protobuf.message.Message):
     max_excluded: builtins.int
     max_id_bytes: builtins.int
     max_page: builtins.int
+    max_vectors: builtins.int
+    max_search: builtins.int
+    max_fields: builtins.int
+    max_text_bytes: builtins.int
+    max_message_bytes: builtins.int
+    max_pending: builtins.int
     def __init__(
         self,
         *,
@@ -231,7 +243,13 @@ class Limits(google.protobuf.message.Message):
         max_excluded: builtins.int = ...,
         max_id_bytes: builtins.int = ...,
         max_page: builtins.int = ...,
+        max_vectors: builtins.int = ...,
+        max_search: builtins.int = ...,
+        max_fields: builtins.int = ...,
+        max_text_bytes: builtins.int = ...,
+        max_message_bytes: builtins.int = ...,
+        max_pending: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_k", b"max_k", "max_page", b"max_page", "max_queries", b"max_queries", "max_values", b"max_values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_fields", b"max_fields", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_k", b"max_k", "max_message_bytes", b"max_message_bytes", "max_page", b"max_page", "max_pending", b"max_pending", "max_queries", b"max_queries", "max_search", b"max_search", "max_text_bytes", b"max_text_bytes", "max_values", b"max_values", "max_vectors", b"max_vectors"]) -> None: ...
 
 global___Limits = Limits

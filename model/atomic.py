@@ -1,0 +1,32 @@
+"""Making files and folders durable, so that what is under a final name is whole after a power cut.
+
+A rename is atomic, but only what was synced before it survives. Knows no formats.
+"""
+
+import os
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder under `folder`, itself last."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, replacing what is there."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    sync(partial)
+    partial.rename(path)
+    sync(path.parent)
