@@ -212,6 +212,8 @@ class SqliteStore:
             events = np.concatenate([_joined(old, 1, np.uint16), events])
             times = np.concatenate([_joined(old, 2, np.int64), times])
             sequences = np.concatenate([_joined(old, 3, np.int64), sequences])
+        if not len(item_ids) == len(event_ids) == len(events) == len(times) == len(sequences):
+            raise ValueError("its columns differ in length")
         order = np.lexsort((sequences, times))
         if not np.array_equal(order, np.arange(len(order))):
             item_ids = [item_ids[i] for i in order]

@@ -4,13 +4,15 @@ import json
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serving.cli import parse_filter
 from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest
+from serving.store.base import NewHistory
 from serving.store.sqlite import SqliteStore
-from tests.serving.processes import Served, penchant
+from tests.serving.processes import Served, penchant, serve
 from tests.serving.tiny import World, item_id
 
 
@@ -65,7 +67,12 @@ def test_query_for_a_stranger(server: Served) -> None:
         (["u", "-k", "0"], "allowed: 1 to 1000"),
         (["u", "--kind", "vidio"], "no kind 'vidio'"),
         (["u", "--filter", "colour=red"], "no filterable column 'colour'"),
+        (["u", "--filter", "colour=red"], "--filter colour=red: "),
+        (["u", "--filter", "price=cheap"], "write COLUMN=MIN..MAX"),
+        (["u", "--filter", "craft=1..2"], "write COLUMN=VALUE,VALUE"),
         (["u", "--filter", "colour"], "COLUMN=VALUE"),
+        (["u", "--kind", "vidio", "--filter", "craft=silver"], "--kind: no kind"),
+        (["--history", "i" * 300], "--history: "),
         ([], "give one of USER, --history and --any"),
     ],
 )
@@ -73,6 +80,27 @@ def test_query_says_what_is_wrong(server: Served, arguments: list[str], message:
     done = penchant("query", *arguments, "--address", server.address)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_state_of_another_catalogue_is_named(world: World, tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state" / "store.db")
+    store.merge_histories(
+        [
+            NewHistory(
+                "guest",
+                ["x1", "x2"],
+                ["watch"] * 2,
+                np.array([1, 2]),
+                np.array([0, 0]),
+                ["g1", "g2"],
+            )
+        ]
+    )
+    store.close()
+    with serve(world.bundle, tmp_path / "state", tmp_path / "log", "--drain-pause", "0") as server:
+        done = penchant("query", "guest", "--address", server.address)
+    assert done.returncode == 0 and "(cold)" in done.stdout
+    assert "none of the 2 stored events is about an item of this bundle" in done.stdout
 
 
 def test_status(server: Served) -> None:

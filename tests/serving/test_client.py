@@ -151,6 +151,27 @@ def test_options_that_are_not_allowed(options: dict[str, int]) -> None:
             kind("127.0.0.1:1", **options)
 
 
+@pytest.mark.parametrize("address", ["localhost", "10.0.0.7", "[::1]"])
+def test_an_address_needs_a_port(address: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ConfigError, match="has no port"):
+            kind(address)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fields": "title"},
+        {"filters": AnyOf("kind", ("video",))},
+        {"filters": [AnyOf("kind", "video")]},  # type: ignore[arg-type]
+        {"filters": ["kind"]},
+    ],
+)
+def test_what_python_would_take_apart_letter_by_letter(options: dict[str, Any]) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(BadRequest):
+        client.retrieve("u", **options)
+
+
 def test_users_are_listed_page_by_page(server: Served) -> None:
     with Client(server.address, timeout=10) as client:
         everyone = client.list_users(page_size=1000)

@@ -162,6 +162,8 @@ def test_a_damaged_chunk_fails_its_user_alone(
     database.close()
     with pytest.raises(StoreUnavailable, match=r"store\.db is damaged where it holds user 'v'"):
         store.read("v", limit=None)
+    with pytest.raises(StoreUnavailable, match="is damaged where it holds user 'v'"):
+        store.merge_histories([history("v", [("i9", "watch", 9, 0, "new")])])
     assert len(read_back(store, "u")) == num_events
 
 

@@ -118,5 +118,13 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "d"]
 
 
+@pytest.mark.parametrize("name", ["items.npy", "starts.npy", "built_from.json"])
+def test_a_damaged_cache_is_built_anew(tmp_path: Path, name: str) -> None:
+    folder, cache = write(tmp_path / "d", PART_0), tmp_path / "cache"
+    whole = load_interactions(folder, cache).items.tolist()
+    (cache / name).write_bytes((cache / name).read_bytes()[:20])
+    assert load_interactions(folder, cache).items.tolist() == whole
+
+
 def test_users_parquet_is_optional(tmp_path: Path) -> None:
     assert read_users_table(write(tmp_path / "d", PART_0)) is None

@@ -59,8 +59,10 @@ def test_two_processes_learn_what_one_does(world: Path, tmp_path: Path) -> None:
     weights = [name for name in one if not name.startswith("optimizer.")]
     assert weights and set(one) == set(two)
     for name in weights:
+        gap = (one[name] - two[name]).abs()
         if name.endswith("qkv.bias"):
             # A key's bias moves all scores of a query alike: its gradient is rounding noise, which
             # Adam blows up to steps of full size.
-            continue
-        assert (one[name] - two[name]).abs().max() < 1e-4, name
+            query, _, value = gap.chunk(3)
+            gap = torch.cat([query, value])
+        assert gap.max() < 1e-4, name
