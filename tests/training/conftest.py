@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.contract import Dataset, good_dataset
 from tests.training.tiny import TINY, Silent
 from training.distributed import join
 from training.export import ExportReport, export_run
@@ -55,3 +56,8 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Expo
     model, _ = load_best(run)
     bundle, snapshot = folder / "bundle", folder / "snapshot"
     return Exported(bundle, snapshot, export_run(run, model, bundle=bundle, snapshot=snapshot))
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Dataset:
+    return good_dataset(tmp_path / "tiny")
