@@ -15,7 +15,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-_BLOCK = 1024
+_BLOCK_SCORES = 1 << 25
+"""Scores in memory at once, 128 MB; a top-k takes about three times that."""
 
 
 def exact_search(
@@ -40,12 +41,13 @@ def exact_search(
     depth = min(k, num_rows)
     if depth == 0:
         return rows, scores
-    for start in range(0, num_queries, _BLOCK):
-        block = queries[start : start + _BLOCK] @ vectors.T
+    size = max(_BLOCK_SCORES // num_rows, 1)
+    for start in range(0, num_queries, size):
+        block = queries[start : start + size] @ vectors.T
         if allowed is not None:
             block[:, ~allowed] = -np.inf
         if excluded is not None:
-            for i, out in enumerate(excluded[start : start + _BLOCK]):
+            for i, out in enumerate(excluded[start : start + size]):
                 block[i, out] = -np.inf
         top = _top(block, depth)
         found = np.take_along_axis(block, top, axis=1)

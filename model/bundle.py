@@ -4,8 +4,10 @@ Opened once, memory-mapped, read by several workers. Which file holds what: docs
 Knows nothing of training, requests or users (they are in the snapshot).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +70,12 @@ class Bundle:
     def objectives(self) -> tuple[str, ...]:
         """Names of the user-side heads; position is the code in the `objective` input."""
         return tuple(self.manifest.body["objectives"])
+
+    @property
+    def ann(self) -> Mapping[str, Any]:
+        """What the manifest says of index.faiss: its kind, its recall, how to search it."""
+        ann: Mapping[str, Any] = self.manifest.body["ann"]
+        return ann
 
     @property
     def user_tower_inputs(self) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from model.bundle import Bundle
 from model.errors import BundleRejected
+from model.ivf import Setting
 from serving.encoder import UserTower
 from serving.index.base import VectorIndex
 from serving.index.faiss_index import FaissIndex
 from serving.index.filters import FilterIndex
+from serving.index.ivf_index import IvfIndex
 
 Int64 = npt.NDArray[np.int64]
 
@@ -39,9 +41,7 @@ class Generation:
         self._ids: list[str | None] = [None] * bundle.items.num_items
         self._num_ids = 0
         self.tower = UserTower(bundle, threads=onnx_threads)
-        self.index: VectorIndex = FaissIndex.open(
-            bundle.index_path, self.vectors[: bundle.items.num_active]
-        )
+        self.index = _open_index(bundle, self.vectors[: bundle.items.num_active])
         if (self.index.num_rows, self.index.dim) != (bundle.items.num_active, bundle.dim):
             raise BundleRejected(
                 f"{bundle.path}: index.faiss holds {self.index.num_rows} vectors of "
@@ -136,6 +136,18 @@ class Generation:
                     f"{interests.shape}; [B, M, {self.bundle.dim}] is needed"
                 )
             self.index.search(interests.reshape(-1, self.bundle.dim), 100)
+
+
+def _open_index(bundle: Bundle, vectors: npt.NDArray[np.float32]) -> VectorIndex:
+    ann = bundle.ann
+    if ann["kind"] == "exact":
+        return FaissIndex.open(bundle.index_path, vectors)
+    if ann["kind"] == "ivf":
+        settings = [Setting(**setting) for setting in ann["settings"]]
+        return IvfIndex.open(bundle.index_path, vectors, settings)
+    raise BundleRejected(
+        f"{bundle.path}: index of kind {ann['kind']!r}; this version opens exact and ivf"
+    )
 
 
 def _is_vector(type_: pa.DataType) -> bool:

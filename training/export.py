@@ -19,6 +19,7 @@ from model import bundle as files
 from model.ann import build_exact, exact_search, open_index, recall_at, write_index
 from model.errors import ConfigError
 from model.items import write_items
+from model.ivf import build_ivf, tune
 from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.towers import TwoTower
@@ -41,6 +42,10 @@ from training.onnx_towers import (
 from training.run import Run
 
 NUM_GATE_USERS = 2000
+EXACT_ROWS = 100_000
+"""With more items than this the index is one of inverted lists."""
+NUM_TUNED = 600
+"""Gate queries that the index is tuned and measured with."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -121,7 +126,6 @@ def export_run(
         say(0.8, "write vectors, index and items")
         np.save(folder / files.VECTORS, np.ascontiguousarray(vectors[order], np.float32))
         active = vectors[order[:num_active]]
-        write_index(build_exact(active), folder / files.INDEX)
         table = _item_table(run, items, circle_of, as_of)
         write_items(table.take(pa.array(order)), folder / files.ITEMS)
         pq.write_table(circles, folder / files.CIRCLES)
@@ -129,8 +133,8 @@ def export_run(
         run.encoder.write(folder / files.ENCODER)
         gate, queries = _gate(run, model, vectors)
         pq.write_table(gate, folder / files.GATE)
-        recall = _index_recall(folder / files.INDEX, active, queries)
-        body["ann"] = {"kind": "exact", "metric": "inner_product", "recall@100": recall}
+        body["ann"] = _write_index(folder / files.INDEX, active, queries, say)
+        recall = body["ann"]["recall@100"]
         # Inside the block: a snapshot that cannot be written leaves the old bundle in its place.
         say(0.9, "write the snapshot")
         num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
@@ -254,8 +258,20 @@ def _lists(values: pa.Array, lengths: Int64) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
-def _index_recall(path: Path, active: Float32, queries: Float32) -> float:
-    """recall@100 of the written index against the exact search, on the gate's user vectors."""
+def _write_index(path: Path, active: Float32, queries: Float32, say: Progress) -> dict[str, Any]:
+    """Write index.faiss, exact or inverted lists by size; returns what the manifest says of it.
+
+    queries: the gate's user vectors. Its recall@100 is measured against the exact search.
+    """
+    if len(active) > EXACT_ROWS:
+        say(0.82, "build the index")
+        index = build_ivf(active)
+        say(0.87, "tune the index")
+        tuned = tune(index, active, queries[:: max(len(queries) // NUM_TUNED, 1)])
+        write_index(index, path)
+        return tuned.manifest()
+    write_index(build_exact(active), path)
     k = min(100, len(active))
     found = open_index(path).search(np.ascontiguousarray(queries), k)[1]
-    return recall_at(found, exact_search(queries, active, k)[0])
+    recall = recall_at(found, exact_search(queries, active, k)[0])
+    return {"kind": "exact", "metric": "inner_product", "recall@100": recall}

@@ -13,8 +13,9 @@ import faiss
 import numpy as np
 
 from model.ann import exact_search, open_index
-from serving.index.base import Bitmap, Bool, Float32, Int64
+from serving.index.base import Bitmap, Float32, Int64
 from serving.index.bounds import ScoreBounds
+from serving.index.scan import inside, members, nothing, scan_rows
 
 SCAN_ROWS = 1500
 """With at most this many rows allowed, those rows are scanned exactly."""
@@ -59,12 +60,12 @@ class FaissIndex:
         """The k best rows of each query; see VectorIndex.search."""
         num_allowed = self.num_rows if allowed is None else allowed.count
         if num_allowed == 0 or not len(queries):
-            return _nothing(len(queries), k)
+            return nothing(len(queries), k)
         if allowed is not None and num_allowed <= SCAN_ROWS:
-            return self._scan_rows(queries, k, allowed.rows, excluded)
+            return scan_rows(self._vectors, allowed.rows, queries, k, excluded)
         if self._bounds is None:
             return self._scan_all(queries, k, allowed, excluded)
-        rows, scores = _nothing(len(queries), k)
+        rows, scores = nothing(len(queries), k)
         for i, query in enumerate(queries):
             out = None if excluded is None else excluded[i : i + 1]
             found = self._best(self._bounds, query, k, allowed, out)
@@ -86,7 +87,7 @@ class FaissIndex:
         if allowed is not None:
             upper = np.where(allowed.mask, upper, np.float32(-np.inf))
         if excluded is not None:
-            upper[_inside(excluded[0], self.num_rows)] = -np.inf
+            upper[inside(excluded[0], self.num_rows)] = -np.inf
         return bounds.best(query, upper, k)
 
     def _scan_all(
@@ -101,8 +102,8 @@ class FaissIndex:
         longest = max((len(out) for out in excluded), default=0) if excluded is not None else 0
         if longest and k + longest > min(MAX_FETCH, num_allowed):
             mask = None if allowed is None else allowed.mask
-            inside = [_inside(out, self.num_rows) for out in excluded or ()]
-            return exact_search(queries, self._vectors, k, allowed=mask, excluded=inside)
+            existing = [inside(out, self.num_rows) for out in excluded or ()]
+            return exact_search(queries, self._vectors, k, allowed=mask, excluded=existing)
         parameters = None
         if allowed is not None:
             # FAISS keeps a pointer to the bitmap: `packed` lives as long as `allowed` does.
@@ -115,37 +116,13 @@ class FaissIndex:
         _settle(rows, scores)
         return _fit(rows, scores, k)
 
-    def _scan_rows(
-        self, queries: Float32, k: int, rows: Int64, excluded: Sequence[Int64] | None
-    ) -> tuple[Int64, Float32]:
-        """Exact search among `rows` (rising) only."""
-        places = None
-        if excluded is not None:
-            places = [np.flatnonzero(_members(rows, out)) for out in excluded]
-        found, scores = exact_search(queries, self._vectors[rows], k, excluded=places)
-        return np.where(found >= 0, rows[found], -1), scores
-
-
-def _inside(sorted_rows: Int64, num_rows: int) -> Int64:
-    """Those of the rows that exist."""
-    return sorted_rows[: np.searchsorted(sorted_rows, num_rows)]
-
-
-def _members(rows: Int64, sorted_rows: Int64) -> Bool:
-    """[n] bool: which of `rows` are in `sorted_rows`."""
-    if not len(sorted_rows):
-        return np.zeros(rows.shape, bool)
-    place = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
-    found: Bool = sorted_rows[place] == rows
-    return found
-
 
 def _drop(rows: Int64, scores: Float32, excluded: Sequence[Int64]) -> None:
     """Turn excluded rows into none, and move the nones to the end of each query, in place."""
     for i, out in enumerate(excluded):
         if not len(out):
             continue
-        gone = _members(rows[i], out)
+        gone = members(rows[i], out)
         if gone.any():
             kept = np.count_nonzero(~gone)
             rows[i, :kept], scores[i, :kept] = rows[i, ~gone], scores[i, ~gone]
@@ -169,10 +146,6 @@ def _fit(rows: Int64, scores: Float32, k: int) -> tuple[Int64, Float32]:
     width = rows.shape[1]
     if width >= k:
         return rows[:, :k], scores[:, :k]
-    out_rows, out_scores = _nothing(len(rows), k)
+    out_rows, out_scores = nothing(len(rows), k)
     out_rows[:, :width], out_scores[:, :width] = rows, scores
     return out_rows, out_scores
-
-
-def _nothing(num_queries: int, k: int) -> tuple[Int64, Float32]:
-    return np.full((num_queries, k), -1, np.int64), np.full((num_queries, k), -np.inf, np.float32)

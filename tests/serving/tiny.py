@@ -186,13 +186,13 @@ def make_world(folder: Path) -> World:
         "num_interests": 2,
         "max_history": MAX_HISTORY,
         "event_codes": {"watch": 1, "order": 2},
+        "ann": {"kind": "exact", "metric": "inner_product", "recall@100": 1.0},
         "objectives": ["interest", "direct"],
         "user_tower": {
             "inputs": [entry.name for entry in user_tower().graph.input],
             "outputs": ["interests"],
         },
         "item_tower": {"inputs": [], "outputs": ["vectors"]},
-        "ann": {"kind": "exact", "metric": "inner_product", "recall@100": 1.0},
         "metrics": {},
     }
     folder.mkdir(parents=True, exist_ok=True)
