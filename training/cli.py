@@ -1,39 +1,23 @@
-"""The offline commands: simulate, import, validate, train, evaluate, export.
+"""The offline commands: simulate, validate, train, evaluate, export (import: import_cli.py).
 
 Only arguments, progress and printing; what each command does is in the module it names. torch is
 imported inside the commands that need it, so that `--help` is quick.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from training.import_cli import importers
 from training.recipes import RECIPES, find_recipe
+from training.terminal import console, say, suggest
 from training.world_config import WorldConfig
 
-console = Console()
 _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
-importers = typer.Typer(
-    help="Make a dataset out of a public one. Each subcommand says which files it expects.",
-    no_args_is_help=True,
-)
 app.add_typer(importers, name="import")
-
-
-def suggest(next_step: str) -> None:
-    """Name the next command, unless a script already runs it (PENCHANT_SUGGEST=no)."""
-    if os.environ.get("PENCHANT_SUGGEST") != "no":
-        say(f"Next: {next_step}")
-
-
-def say(what: object, style: str | None = None) -> None:
-    """Print for people; a command stays on one line, so that it can be copied."""
-    console.print(what, style=style, highlight=False, soft_wrap=isinstance(what, str))
 
 
 Dataset = Annotated[Path, typer.Argument(help="A dataset folder (docs/dataset.md).")]
@@ -71,35 +55,6 @@ def simulate(
         run(config, out, progress=progress)
     say(f"{out} is a dataset now.")
     suggest(f"penchant train {out} --out RUN")
-
-
-@importers.command()
-def movielens(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="The folder with ratings.dat (or the ordered sequences), movies.dat and users.dat."
-        ),
-    ],
-    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
-    max_users: Annotated[
-        int | None, typer.Option(help="Take only the first so many users.")
-    ] = None,
-) -> None:
-    """MovieLens-1M: the original layout with timestamps, or sequences in order without them.
-
-    Example: penchant import movielens ml-1m data/ml-1m
-    """
-    from training.importers.movielens import import_movielens
-    from training.report import progress_bar
-
-    with progress_bar(console, "import") as progress:
-        report = import_movielens(source, out, progress=progress, max_users=max_users)
-    for title, counts in (("written", report.written), ("dropped", report.dropped)):
-        for what, count in counts.items():
-            say(f"{title:8s} {count:>12,} {what}")
-    say(f"{out} is a dataset now.")
-    suggest(f"penchant train {out} --out RUN --recipe movielens")
 
 
 @app.command()
