@@ -23,6 +23,9 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 """Times outside [EARLIEST, LATEST) are refused: nearly always seconds taken for milliseconds."""
 
+SPLITS = ("train", "validation", "test")
+"""What a published split says of an event; a null cell means the first."""
+
 _MAX_BATCH_ROWS = 262_144
 _MAX_BATCH_BYTES = 64 * 2**20
 
@@ -106,6 +109,7 @@ def event_columns(schema: Schema) -> dict[str, Column]:
             low=0,
             high=1,
         ),
+        "split": _MAYBE_TEXT,
     }
 
 

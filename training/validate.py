@@ -16,6 +16,7 @@ import polars as pl
 from model.errors import DatasetError
 from model.schema import KINDS, Schema, read_schema
 from training.columns import (
+    SPLITS,
     Column,
     ParquetTable,
     closest,
@@ -170,6 +171,9 @@ class _Validation:
         self._refuse_unknown_items(table, frame["item_id"], first_row)
         if "source_item_id" in frame.columns:
             self._refuse_unknown_items(table, frame["source_item_id"], first_row)
+        if "split" in frame.columns:
+            given = frame["split"].fill_null(SPLITS[0])
+            _refuse_unlisted(table, given, SPLITS, first_row, "split")
         if "timestamp" in frame.columns:
             self._check_times(table, frame["timestamp"], first_row)
         for name, count in frame["event"].value_counts().iter_rows():

@@ -81,6 +81,7 @@ def events_of(first: int, rows: list[tuple[str, str, str, float | None]]) -> pl.
             "source_item_id": [None] * len(rows),
             "position": [None] * len(rows),
             "propensity": [None] * len(rows),
+            "split": ["train"] * len(rows),
         },
         schema_overrides={
             "timestamp": UTC_TIME,

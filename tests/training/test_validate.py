@@ -113,6 +113,7 @@ EVENT_RULES: list[tuple[str, int, object, str]] = [
     ("position", 0, -1, "-1 is not 0 or more"),
     ("propensity", 1, 1.5, "1.5 is not from 0 to 1"),
     ("propensity", 1, float("nan"), "NaN"),
+    ("split", 1, "valid", "Did you mean 'validation'? Allowed are: train, validation, test"),
 ]
 
 
