@@ -6,18 +6,22 @@ test is what they make of filters, exclusions and ties. How much they find other
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from model.ann import build_exact, exact_search, recall_at, write_index
+from model.errors import ConfigError
 from model.ivf import Setting, build_ivf, tune
-from serving.index import faiss_index, ivf_index
+from serving.index import faiss_index, ivf_index, torch_index
 from serving.index.base import Bitmap, Float32, Int64, VectorIndex
 from serving.index.bounds import ScoreBounds
 from serving.index.faiss_index import FaissIndex
 from serving.index.ivf_index import IvfIndex
+from serving.index.torch_index import TorchIndex
 
 DIM = 16
 
@@ -68,8 +72,29 @@ def inverted_lists(vectors: Float32) -> VectorIndex:
     return IvfIndex(index, vectors, [Setting(0.0, probes=8, fetch=len(vectors))])
 
 
+def torch_matrix(vectors: Float32) -> VectorIndex:
+    return TorchIndex(vectors, device="cpu")
+
+
+def torch_on_gpu(vectors: Float32) -> VectorIndex:
+    return TorchIndex(vectors)
+
+
 Build = Callable[[Float32], VectorIndex]
-BUILDERS: list[Build] = [ReferenceIndex, faiss_flat, faiss_bounded, inverted_lists]
+BUILDERS: list[Any] = [
+    ReferenceIndex,
+    faiss_flat,
+    faiss_bounded,
+    inverted_lists,
+    torch_matrix,
+    pytest.param(
+        torch_on_gpu,
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+        ],
+    ),
+]
 
 
 @pytest.fixture(params=BUILDERS, ids=lambda build: build.__name__)
@@ -80,8 +105,9 @@ def build(request: pytest.FixtureRequest) -> Build:
 
 @pytest.fixture(autouse=True)
 def lists_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where few rows are allowed, which IvfIndex would score one and all."""
+    """Even where few rows are allowed, which would be scored one and all."""
     monkeypatch.setattr(ivf_index, "SCAN_ROWS", 20)
+    monkeypatch.setattr(torch_index, "SCAN_ROWS", 20)
 
 
 @pytest.fixture
@@ -245,6 +271,35 @@ def test_bounds_narrow_the_search_and_keep_it_exact(rng: np.random.Generator) ->
         check(index, vectors, queries, k)
         check(index, vectors, queries, k, allowed=half, excluded=excluded)
     check(index, vectors, np.concatenate([vectors[5:6], vectors[30:31], queries[:1] * 1e3]), 10)
+
+
+def test_vectors_that_bf16_cannot_tell_apart_are_still_told_apart(
+    rng: np.random.Generator,
+) -> None:
+    base = unit(rng, 1)
+    vectors = (base + 1e-4 * rng.normal(size=(3000, DIM))).astype(np.float32)
+    queries = np.concatenate([base, unit(rng, 4)])
+    assert len(torch.unique(torch.from_numpy(vectors).bfloat16(), dim=0)) < 1500
+    excluded = [np.arange(num) for num in (0, 40, 900, 2990, 3000)]
+    allowed = rng.random(3000) < 0.6
+    check(torch_matrix(vectors), vectors, queries, 20)
+    check(torch_matrix(vectors), vectors, queries, 20, allowed=allowed, excluded=excluded)
+
+
+def test_a_matrix_larger_than_one_pass_is_searched_in_turns(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_index, "_MAX_SCORES", 7000)
+    vectors, queries = unit(rng, 2500), unit(rng, 9)
+    excluded = [np.unique(rng.integers(0, 2500, 50 * i)) for i in range(9)]
+    check(torch_matrix(vectors), vectors, queries, 30, excluded=excluded)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_index_without_a_gpu_says_what_to_do(rng: np.random.Generator) -> None:
+    with pytest.raises(ConfigError, match=r"no GPU here .*--index bundle") as refused:
+        torch_on_gpu(unit(rng, 5))
+    assert "scripts/setup --cuda" in str(refused.value)
 
 
 def test_noise_has_no_bounds_worth_having(rng: np.random.Generator) -> None:
