@@ -4,6 +4,7 @@ Start several with `torchrun --nproc-per-node=N -m training.cli train ...`; with
 is one process and nothing here does anything.
 """
 
+import gc
 import os
 from dataclasses import dataclass
 
@@ -41,9 +42,16 @@ class Rank:
         return bool(flag.item())
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group; call it last, when nothing needs the models any more.
+
+        DDP lies in reference cycles that keep the group alive after it was destroyed, and a group
+        that is still alive when the interpreter ends aborts the process (its threads are not
+        joined; pytorch/pytorch#190489). So the cycles are collected here.
+        """
         if self.size > 1:
+            distributed.barrier()
             distributed.destroy_process_group()
+            gc.collect()
 
 
 def join(device: str = "auto") -> Rank:
