@@ -96,7 +96,8 @@ def event_columns(schema: Schema) -> dict[str, Column]:
         "user_id": _ID,
         "item_id": _ID,
         "event": Column(dtypes=(TEXT,)),
-        "timestamp": Column(dtypes=(TIME,), required=timed, nullable=not timed),
+        # Which cells may be null depends on the split too: training/validate.py.
+        "timestamp": Column(dtypes=(TIME,), required=timed, nullable=True),
         "sequence": Column(dtypes=(pl.Int64(),), required=schema.time == "order"),
         "value": Column(dtypes=(pl.Float64(),), required=False, nullable=True),
         "exposure_id": _MAYBE_TEXT,

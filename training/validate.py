@@ -175,23 +175,36 @@ class _Validation:
             given = frame["split"].fill_null(SPLITS[0])
             _refuse_unlisted(table, given, SPLITS, first_row, "split")
         if "timestamp" in frame.columns:
-            self._check_times(table, frame["timestamp"], first_row)
+            self._check_times(table, frame, first_row)
         for name, count in frame["event"].value_counts().iter_rows():
             self.counts[name] += count
         self.seen_users = pl.concat([self.seen_users, frame["user_id"].unique()]).unique()
         self.seen_items = pl.concat([self.seen_items, frame["item_id"].unique()]).unique()
 
-    def _check_times(self, table: ParquetTable, times: pl.Series, first_row: int) -> None:
-        if not self.schema.has_times:
+    def _check_times(self, table: ParquetTable, frame: pl.DataFrame, first_row: int) -> None:
+        times = frame["timestamp"]
+        if self.schema.time == "none":
             row = first_true(times.is_not_null())
             if row is not None:
                 raise table.error(
-                    f'there is a time, but dataset.toml says time = "{self.schema.time}".',
+                    'there is a time, but dataset.toml says time = "none".',
                     column="timestamp",
                     row=first_row + row,
                     remedy='Remove the column, or declare time = "exact" or "day" if it is real.',
                 )
-            return
+        if self.schema.has_times:
+            unknown = times.is_null()
+            if "split" in frame.columns:
+                unknown &= frame["split"].fill_null(SPLITS[0]) == SPLITS[0]
+            row = first_true(unknown)
+            if row is not None:
+                raise table.error(
+                    "the cell is null.",
+                    column="timestamp",
+                    row=first_row + row,
+                    remedy='Write the time. Only events of the split "validation" or "test" may '
+                    'lack it; where others do, declare time = "order".',
+                )
         low, high = times.min(), times.max()
         if isinstance(low, datetime) and isinstance(high, datetime):
             self.first = low if self.first is None else min(self.first, low)

@@ -199,12 +199,30 @@ def test_real_time_needs_timestamps(good: Dataset, time: str) -> None:
     assert (error.column, "missing" in str(error)) == ("timestamp", True)
 
 
-@pytest.mark.parametrize("time", ["order", "none"])
-def test_timestamps_are_refused_where_there_is_no_time(good: Dataset, time: str) -> None:
-    good.toml = good.toml.replace('"exact"', f'"{time}"')
+def test_timestamps_are_refused_where_there_is_no_time(good: Dataset) -> None:
+    good.toml = good.toml.replace('"exact"', '"none"')
     error = good.refusal()
     assert (error.file, error.column, error.row) == ("events/part-00000.parquet", "timestamp", 0)
-    assert f'time = "{time}"' in str(error)
+    assert 'time = "none"' in str(error)
+
+
+def test_where_order_is_all_that_is_known_of_every_event_some_may_have_times(good: Dataset) -> None:
+    good.toml = good.toml.replace('"exact"', '"order"')
+    good.parts[0] = put(good.parts[0], "timestamp", 0, None)
+    assert good.check().time == "order"
+
+
+@pytest.mark.parametrize(("split", "allowed"), [("test", True), ("train", False), (None, False)])
+def test_only_what_a_split_holds_out_may_have_no_time(
+    good: Dataset, split: str | None, allowed: bool
+) -> None:
+    good.parts[0] = put(put(good.parts[0], "timestamp", 0, None), "split", 0, split)
+    if allowed:
+        good.check()
+        return
+    error = good.refusal()
+    assert (error.file, error.column, error.row) == ("events/part-00000.parquet", "timestamp", 0)
+    assert "validation" in str(error) and "null" in str(error)
 
 
 @pytest.mark.parametrize(
