@@ -50,4 +50,6 @@ def _tell(report: ImportReport) -> None:
     for title, counts in (("written", report.written), ("dropped", report.dropped)):
         for what, count in counts.items():
             say(f"{title:8s} {count:>12,} {what}")
+    for note in report.notes:
+        say(f"note     {note}")
     say(f"{report.out} is a dataset now.")

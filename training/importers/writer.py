@@ -49,6 +49,9 @@ class ImportReport:
     """Rows that were read and not written, by reason; a reason that met no row is absent."""
     summary: DatasetSummary
     """What the validator counted in the finished dataset."""
+    notes: tuple[str, ...] = ()
+    """What no count says and the person should know, one sentence each: a biased sample, a file
+    that was left unread, what the source itself had cut off."""
 
 
 class DatasetWriter:
