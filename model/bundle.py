@@ -23,6 +23,8 @@ from model.schema import Schema
 USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
 ITEMS, VECTORS, INDEX = "items.arrow", "vectors.npy", "index.faiss"
 CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
+_BLOCK = 1 << 16
+"""Vectors looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,28 @@ def open_bundle(path: Path) -> Bundle:
         circles=pq.read_table(path / CIRCLES),
     )
     bundle.require_in_place()
+    _require_vectors(bundle)
     return bundle
+
+
+def _require_vectors(bundle: Bundle) -> None:
+    """Raise BundleRejected where an item has no vector, or one that nothing can be said of."""
+    vectors, num_items = bundle.vectors, bundle.items.num_items
+    shape = (num_items, bundle.manifest.body["dim"])
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise BundleRejected(
+            f"{bundle.path}: {VECTORS} holds {vectors.dtype} of shape {list(vectors.shape)}; "
+            f"{num_items} items need float32 of shape {list(shape)}. Export it again."
+        )
+    for start in range(0, num_items, _BLOCK):
+        finite = np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
+        if not finite.all():
+            row = start + int(finite.argmin())
+            (item_id,) = bundle.items.ids_of(np.array([row]))
+            raise BundleRejected(
+                f"{bundle.path}: {VECTORS}, row {row}: item {item_id!r} has no vector, but NaN or "
+                "infinity. Export it again, from a run whose training did not diverge."
+            )
 
 
 def _identity(path: Path) -> tuple[int, int]:

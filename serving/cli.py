@@ -6,7 +6,7 @@ Each imports what it needs when it runs. Knows no protos: it asks through servin
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -46,6 +46,14 @@ def serve(
     ],
     state: State,
     workers: Annotated[int, typer.Option(help="Processes that serve; one a core.")] = 1,
+    index: Annotated[
+        Literal["bundle", "torch"],
+        typer.Option(
+            help="bundle: the index that the bundle carries. torch: exact, one matrix on an NVIDIA "
+            "GPU; needs the extra [gpu], and one worker."
+        ),
+    ] = "bundle",
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(hidden=True)] = "cuda",
     host: Annotated[
         str, typer.Option(help="Address to listen on. There is no authentication: keep it private.")
     ] = "127.0.0.1",
@@ -91,6 +99,8 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        index=index,
+        device=device,
         metrics_port=metrics_port,
         threads=threads,
         onnx_threads=onnx_threads,

@@ -4,9 +4,10 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from model.errors import ConfigError
+from serving.index.base import DeviceName, IndexName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,10 @@ class ServerConfig:
     """TCP port for Prometheus, over HTTP at /metrics; none: not served; 0 picks a free one."""
     threads: int = 32
     """Threads a worker that hold calls, and so the most calls that can share one batch."""
+    index: IndexName = "bundle"
+    """What is searched: the index that the bundle carries, or one matrix on the GPU."""
+    device: DeviceName = "cuda"
+    """Where the index `torch` lies; `cpu` is for tests. The index `bundle` needs none."""
     onnx_threads: int = 1
     """Threads inside one ONNX Runtime call. More than one spins on the cores of other workers."""
     faiss_threads: int = 1
@@ -88,6 +93,13 @@ class ServerConfig:
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
         _require(1 <= self.workers <= 256, "workers", self.workers, "1 to 256")
         _require(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
+        _require(self.index in get_args(IndexName), "index", self.index, "bundle, torch")
+        _require(self.device in get_args(DeviceName), "device", self.device, "cuda, cpu")
+        if self.index == "torch" and self.device == "cuda" and self.workers > 1:
+            raise ConfigError(
+                f"workers = {self.workers} is not allowed with index = 'torch'; allowed: 1, since "
+                "one process owns the GPU. Leave --workers out, or serve with --index bundle."
+            )
         _require(self.onnx_threads >= 1, "onnx_threads", self.onnx_threads, "at least 1")
         _require(self.faiss_threads >= 1, "faiss_threads", self.faiss_threads, "at least 1")
         _require(self.drain_pause >= 0, "drain_pause", self.drain_pause, "0 or more seconds")

@@ -13,12 +13,10 @@ import pyarrow as pa
 
 from model.bundle import Bundle
 from model.errors import BundleRejected
-from model.ivf import Setting
 from serving.encoder import UserTower
-from serving.index.base import VectorIndex
-from serving.index.faiss_index import FaissIndex
+from serving.index.base import DeviceName, IndexName
+from serving.index.choice import open_index
 from serving.index.filters import FilterIndex
-from serving.index.ivf_index import IvfIndex
 
 Int64 = npt.NDArray[np.int64]
 
@@ -29,8 +27,19 @@ CACHED_IDS = 1 << 16
 class Generation:
     """A bundle, opened for answering. Immutable; safe across threads."""
 
-    def __init__(self, bundle: Bundle, *, onnx_threads: int = 1) -> None:
-        """Load tower and index. Raises BundleRejected where the parts do not fit each other."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        index: IndexName = "bundle",
+        device: DeviceName = "cuda",
+        onnx_threads: int = 1,
+    ) -> None:
+        """Load tower and index.
+
+        index, device: see serving/index/choice.py. Raises BundleRejected where the parts do not fit
+        each other, ConfigError where the index cannot be had on this machine.
+        """
         self.bundle = bundle
         self.version = bundle.manifest.version
         self.schema = bundle.schema
@@ -41,12 +50,8 @@ class Generation:
         self._ids: list[str | None] = [None] * bundle.items.num_items
         self._num_ids = 0
         self.tower = UserTower(bundle, threads=onnx_threads)
-        self.index = _open_index(bundle, self.vectors[: bundle.items.num_active])
-        if (self.index.num_rows, self.index.dim) != (bundle.items.num_active, bundle.dim):
-            raise BundleRejected(
-                f"{bundle.path}: index.faiss holds {self.index.num_rows} vectors of "
-                f"{self.index.dim}; items and vectors say {bundle.items.num_active} of {bundle.dim}"
-            )
+        active = self.vectors[: bundle.items.num_active]
+        self.index = open_index(bundle, active, index, device)
         bundle.require_in_place()  # tower and index are open now, too
         self.filters = FilterIndex(bundle.items, bundle.schema)
         self.event_codes = bundle.event_codes
@@ -136,18 +141,6 @@ class Generation:
                     f"{interests.shape}; [B, M, {self.bundle.dim}] is needed"
                 )
             self.index.search(interests.reshape(-1, self.bundle.dim), 100)
-
-
-def _open_index(bundle: Bundle, vectors: npt.NDArray[np.float32]) -> VectorIndex:
-    ann = bundle.ann
-    if ann["kind"] == "exact":
-        return FaissIndex.open(bundle.index_path, vectors)
-    if ann["kind"] == "ivf":
-        settings = [Setting(**setting) for setting in ann["settings"]]
-        return IvfIndex.open(bundle.index_path, vectors, settings)
-    raise BundleRejected(
-        f"{bundle.path}: index of kind {ann['kind']!r}; this version opens exact and ivf"
-    )
 
 
 def _is_vector(type_: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ from serving.batching import Batcher
 from serving.config import ServerConfig
 from serving.domain import EmbedRequest, RetrieveRequest, SimilarRequest
 from serving.generation import Generation
+from serving.index.choice import require_available
 from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline, Request
 from serving.store.base import UserStore, store_path
@@ -26,8 +27,9 @@ class Runtime:
     """Answers checked requests. Safe across threads."""
 
     def __init__(self, config: ServerConfig) -> None:
-        """Verify, open and warm up. Raises BundleRejected and StoreUnavailable."""
+        """Verify, open and warm up. Raises BundleRejected, ConfigError and StoreUnavailable."""
         self.limits = config.limits
+        require_available(config.index, config.device)  # before gigabytes are read
         bundle = open_bundle(config.bundle)
         version = bundle.manifest.version
         if config.bundle_version not in ("", version):
@@ -35,7 +37,12 @@ class Runtime:
                 f"{config.bundle} holds version {version} now; the other workers serve "
                 f"{config.bundle_version}. Restart the server to serve the new one."
             )
-        self.generation = Generation(bundle, onnx_threads=config.onnx_threads)
+        self.generation = Generation(
+            bundle,
+            index=config.index,
+            device=config.device,
+            onnx_threads=config.onnx_threads,
+        )
         self.store: UserStore = SqliteStore(store_path(config.state))
         self._pipeline = Pipeline(self.generation, self.store)
         self._batcher: Batcher[Request, Answer] = Batcher(self._compute, max_size=MAX_BATCH_QUERIES)

@@ -6,7 +6,7 @@ tests/conformance/test_vector_index.py runs on every implementation.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,11 @@ import numpy.typing as npt
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+
+IndexName = Literal["bundle", "torch"]
+"""`bundle`: what export built, exact or inverted lists by size. `torch`: exact, on a GPU."""
+DeviceName = Literal["cuda", "cpu"]
+"""Where the index `torch` lies; `cpu` is the same code, for tests."""
 
 
 class Bitmap:

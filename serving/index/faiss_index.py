@@ -6,13 +6,12 @@ is left to FAISS is what the bounds cannot narrow down. `benchmarks/exact_search
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from model.ann import exact_search, open_index
+from model.ann import exact_search
 from serving.index.base import Bitmap, Float32, Int64
 from serving.index.bounds import ScoreBounds
 from serving.index.scan import inside, members, nothing, scan_rows
@@ -33,11 +32,6 @@ class FaissIndex:
         self._index, self._vectors = index, vectors
         exact = isinstance(index, faiss.IndexFlat)
         self._bounds = ScoreBounds.worth_it(vectors) if exact else None
-
-    @classmethod
-    def open(cls, path: Path, vectors: Float32) -> "FaissIndex":
-        """Open index.faiss memory-mapped. The caller has verified its checksum."""
-        return cls(open_index(path), vectors)
 
     @property
     def num_rows(self) -> int:

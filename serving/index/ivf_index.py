@@ -7,14 +7,12 @@ goes on until those are few. Where few rows are allowed at all, they are scored 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import faiss
 import numpy as np
 
-from model.ann import open_index
 from model.ivf import TUNED_K, Setting, search_ivf
 from serving.index.base import Bitmap, Float32, Int64
 from serving.index.scan import inside, nothing, scan_rows
@@ -49,11 +47,6 @@ class IvfIndex:
         rest = vectors[some] - self._centroids[self._list_of_row[some]]
         self._residuals = rest.T @ rest / max(len(rest), 1)
         self._counts: WeakKeyDictionary[Bitmap, Int64] = WeakKeyDictionary()
-
-    @classmethod
-    def open(cls, path: Path, vectors: Float32, settings: Sequence[Setting]) -> "IvfIndex":
-        """Open index.faiss memory-mapped. The caller has verified its checksum."""
-        return cls(open_index(path), vectors, settings)
 
     @property
     def num_rows(self) -> int:

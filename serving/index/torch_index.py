@@ -8,7 +8,6 @@ it runs under any CUDA machine's own torch.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,9 +15,7 @@ import torch
 from torch import Tensor
 
 from model.errors import ConfigError
-from serving.index.base import Bitmap, Float32, Int64
-
-DeviceName = Literal["cuda", "cpu"]
+from serving.index.base import Bitmap, DeviceName, Float32, Int64
 
 SCAN_ROWS = 32_768
 """With at most this many rows allowed, those rows are copied out and scored in float32."""

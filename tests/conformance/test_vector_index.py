@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.ann import build_exact, exact_search, recall_at, write_index
+from model.ann import build_exact, exact_search, open_index, recall_at, write_index
 from model.errors import ConfigError
 from model.ivf import Setting, build_ivf, tune
 from serving.index import faiss_index, ivf_index, torch_index
@@ -366,7 +366,7 @@ def test_lists_survive_the_disk(
 ) -> None:
     index, vectors, queries, _, _ = tuned
     write_index(index._index, tmp_path / "index.faiss")
-    opened = IvfIndex.open(tmp_path / "index.faiss", vectors, index._settings)
+    opened = IvfIndex(open_index(tmp_path / "index.faiss"), vectors, index._settings)
     assert (opened.num_rows, opened.dim) == (40_000, 64)
     rows, scores = index.search(queries, 100)
     again = opened.search(queries, 100)
