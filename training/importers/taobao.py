@@ -12,6 +12,8 @@ Its views are those of pairs that were bought, and are called so: `view_of_bough
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
+import polars as pl
+
 from model.errors import ConfigError
 from model.schema import Event, Feature, Schema
 from training.importers.behaviours import (
@@ -26,8 +28,6 @@ from training.importers.behaviours import (
 from training.importers.delimited import DelimitedFile, unknown_layout
 from training.importers.grouping import Distinct
 from training.importers.writer import ImportReport, Progress, new_dataset, refuse_taken
-
-import polars as pl
 
 LOG = "UserBehavior.csv"
 FIRST_DAY, LAST_DAY = date(2017, 11, 25), date(2017, 12, 3)
