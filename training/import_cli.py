@@ -3,6 +3,7 @@
 Only arguments, progress and printing; what is read and how is in training/importers/.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,135 @@ def movielens(
         report = import_movielens(source, out, progress=progress, max_users=max_users)
     _tell(report)
     suggest(f"penchant train {out} --out RUN --recipe movielens")
+
+
+@importers.command()
+def kuairand(
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder of KuaiRand-Pure, -1K or -27K, or its folder data."),
+    ],
+    out: Out,
+) -> None:
+    """KuaiRand: short videos as they were shown; clicks, long views, likes.
+
+    Get a release from https://zenodo.org/records/10439422 and unpack it.
+    Read are log_standard_*.csv, log_random_*.csv, user_features_*.csv and
+    video_features_basic_*.csv. Each exposure becomes an event show, or
+    random_show where the video was put in at random, and one more event for
+    each thing that the user did at it.
+
+    The partial layout is read too: train_user_sequences_last50.tsv,
+    events_val.tsv, events_test.tsv, items.tsv and users.csv.
+
+    Example: penchant import kuairand KuaiRand-Pure data/kuairand-pure
+    """
+    from training.importers.kuairand import import_kuairand
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_kuairand(source, out, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
+@importers.command()
+def taobao(
+    source: Annotated[Path, typer.Argument(help="The folder with UserBehavior.csv.")],
+    out: Out,
+    first_day: Annotated[
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Drop what was before this day, in China.",
+            show_default="2017-11-25",
+        ),
+    ] = datetime(2017, 11, 25),
+    last_day: Annotated[
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Drop what was after this day, in China.",
+            show_default="2017-12-03",
+        ),
+    ] = datetime(2017, 12, 3),
+) -> None:
+    """Taobao UserBehavior: views, carts, favourites, purchases of nine days.
+
+    Get UserBehavior.csv.zip from https://tianchi.aliyun.com/dataset/649 and
+    unpack it (3.6 GB, 100 million lines; they are streamed). Lines outside
+    the nine days that the release covers are dropped and counted.
+
+    The layout with held-out purchases is read too: interactions.tsv with
+    test_buy.tsv.
+
+    Example: penchant import taobao UserBehavior data/taobao
+    """
+    from training.importers.taobao import import_taobao
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_taobao(
+            source,
+            out,
+            progress=progress,
+            first_day=first_day.date(),
+            last_day=last_day.date(),
+        )
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
+@importers.command()
+def mule(
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder with view, cart, train, valid and test pairs."),
+    ],
+    out: Out,
+) -> None:
+    """MULE's Taobao split: who viewed, carted and bought what; no times.
+
+    Get https://github.com/geonwooko/MULE: its folder data/taobao has
+    view.txt, cart.txt, train.txt, valid.txt and test.txt. The same pairs as
+    view.tsv, cart.tsv, buy_train.tsv, buy_valid.tsv and buy_test.tsv are
+    read too. The published split is kept; purchases that it holds out are
+    taken out of its training part, where they were left in.
+
+    Example: penchant import mule MULE/data/taobao data/taobao-mule
+    """
+    from training.importers.mule import import_mule
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_mule(source, out, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
+@importers.command()
+def retailrocket(
+    source: Annotated[Path, typer.Argument(help="The folder with events.csv.")],
+    out: Out,
+) -> None:
+    """Retailrocket: views, carts and purchases of a web shop, with times.
+
+    Get https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset and
+    unpack it. Read are events.csv, item_properties_part1.csv,
+    item_properties_part2.csv and category_tree.csv.
+
+    The layout with held-out purchases is read too: interactions.tsv with
+    test_buy.tsv.
+
+    Example: penchant import retailrocket retailrocket data/retailrocket
+    """
+    from training.importers.retailrocket import import_retailrocket
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_retailrocket(source, out, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
 
 
 def _tell(report: ImportReport) -> None:

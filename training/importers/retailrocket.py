@@ -133,11 +133,11 @@ class _Categories:
         last: pl.DataFrame | None = None
         num_rows, others, available = 0, 0, 0
         for number, file in enumerate(self._files):
-            share = 1 / len(self._files)
             self.num_read[file.name] = 0
 
-            def told(done: int, file: DelimitedFile = file, before: float = number * share) -> None:
-                progress(before + share * done / file.num_bytes, f"reading {file.name}")
+            def told(done: int, file: DelimitedFile = file, number: int = number) -> None:
+                part = (number + done / file.num_bytes) / len(self._files)
+                progress(part, f"reading {file.name}")
 
             for frame in file.batches(told):
                 self.num_read[file.name] += frame.height
