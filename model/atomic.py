@@ -4,6 +4,7 @@ A rename is atomic, but only what was synced before it survives. Knows no format
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -25,8 +26,16 @@ def sync_tree(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, replacing what is there."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place; whole or not at all."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    sync(partial)
-    partial.rename(path)
+    try:
+        write(partial)
+        sync(partial)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
     sync(path.parent)

@@ -114,6 +114,27 @@ def training_windows(starts: Int64, *, max_history: int) -> Windows:
     return Windows(users, ends, np.minimum(ends - starts[users], max_history) + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """Histories whose events were put into another order within each user."""
+
+    starts: Any
+    items: Any
+    events: Any
+    times: Any
+    weights: Any
+
+
+def shuffled(data: Histories, rng: np.random.Generator) -> Shuffled:
+    """The same histories in a random order, for data whose order means nothing: learned in one
+    order alone, the network would take that order for a pattern."""
+    owners = np.repeat(np.arange(len(data.starts) - 1), np.diff(data.starts))
+    order = np.lexsort((rng.random(len(owners)), owners))
+    return Shuffled(
+        data.starts, data.items[order], data.events[order], data.times[order], data.weights[order]
+    )
+
+
 def _read_windows(
     data: Histories, windows: Windows, *, max_history: int
 ) -> tuple[dict[str, Any], Int64, Int64]:

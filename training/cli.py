@@ -6,10 +6,11 @@ imported inside the commands that need it, so that `--help` is quick.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from training.evaluate_cli import evaluate
 from training.import_cli import importers
 from training.recipes import RECIPES, find_recipe
 from training.terminal import console, say, suggest
@@ -18,6 +19,7 @@ from training.world_config import WorldConfig
 _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
+app.command()(evaluate)
 
 
 Dataset = Annotated[Path, typer.Argument(help="A dataset folder (docs/dataset.md).")]
@@ -91,6 +93,23 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after the epoch in which this passes.")
     ] = None,
+    split: Annotated[
+        Literal["auto", "leave-one-out", "time", "published"] | None,
+        typer.Option(help="What is held out; auto: the dataset's own split, else leave-one-out."),
+    ] = None,
+    holdout_days: Annotated[
+        float | None, typer.Option(help="With --split time: days of test, and of validation.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="An event that validation and test ask for; repeat for several."),
+    ] = None,
+    seen: Annotated[
+        Literal["filter", "converted", "keep"] | None,
+        typer.Option(
+            help="What ranked lists leave out: all of a history, what was bought, or nothing."
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train the two towers. Stops by itself when validation no longer improves.
@@ -106,11 +125,17 @@ def train(
     from training.run import LAST, refuse_folder, start_run
     from training.validate import validate_dataset
 
-    config = find_recipe(recipe)
-    if seed is not None:
-        config = replace(config, seed=seed)
-    if max_minutes is not None:
-        config = replace(config, max_minutes=max_minutes)
+    given: dict[str, Any] = {
+        "seed": seed,
+        "max_minutes": max_minutes,
+        "split": split,
+        "holdout_days": holdout_days,
+        "targets": tuple(target) if target else None,
+        "seen": seen,
+    }
+    config = replace(
+        find_recipe(recipe), **{name: value for name, value in given.items() if value is not None}
+    )
     rank = join(device)
     if rank.leads:
         refuse_folder(out, resume=resume)
@@ -138,43 +163,6 @@ def train(
             f"penchant export {out} --bundle BUNDLE --snapshot SNAPSHOT",
         )
     rank.close()
-
-
-@app.command()
-def evaluate(
-    run: RunFolder,
-    split: Annotated[
-        Literal["test", "validation"],
-        typer.Option(help="Each user's last event, or the one before."),
-    ] = "test",
-    k: Annotated[list[int], typer.Option("--k", help="Cut-offs; repeat for several.")] = [10, 50],  # noqa: B006
-    keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Let items rank that the user has seen.")
-    ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where the result goes; default RUN/SPLIT.json.")
-    ] = None,
-    dataset: Moved = None,
-) -> None:
-    """Rank the whole catalogue for every held-out event; popularity stands beside the towers.
-
-    Example: penchant evaluate runs/ml-1m --k 10 --k 50
-    """
-    from model.config import require
-
-    for cut_off in k:
-        require(cut_off >= 1, "--k", cut_off, "1 or more")
-    from training.evaluate import evaluate_run, write_json
-    from training.report import metrics_table
-    from training.run import load_best, open_run
-
-    opened = open_run(run, dataset=dataset)
-    model, _ = load_best(opened)
-    result = evaluate_run(opened, model, split=split, ks=sorted(k), filter_seen=not keep_seen)
-    target = json_file or run / f"{split}.json"
-    write_json(result, target)
-    say(metrics_table(result, sorted(k)))
-    say(f"JSON: {target}")
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from model.config import FeatureSpec, TowerConfig, require
 from model.errors import ConfigError
 
+Seen = Literal["filter", "converted", "keep"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -18,6 +20,19 @@ class RunConfig:
     recipe: str = "default"
     """Where the values came from; kept for the record."""
     seed: int = 17
+
+    split: Literal["auto", "leave-one-out", "time", "published"] = "auto"
+    """What is held out for validation and test (training/splits.py); auto: the dataset's own split
+    where it has one, else leave-one-out."""
+    holdout_days: float | None = None
+    """split by time: the days of the test window, and of the validation window before it; None: a
+    tenth of the dataset's span."""
+    targets: tuple[str, ...] = ()
+    """The events that validation and test ask for, such as ("order",); none named: all that enter
+    histories."""
+    seen: Seen = "filter"
+    """What the ranked lists leave out: `filter` all of a user's history, `converted` only what the
+    user bought, `keep` nothing."""
 
     dim: int = 64
     num_interests: int = 1
@@ -82,12 +97,9 @@ class RunConfig:
             "weight_decay",
         ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        require(
-            self.max_minutes is None or self.max_minutes > 0,
-            "max_minutes",
-            self.max_minutes,
-            "above 0, or none for no limit",
-        )
+        for name in ("max_minutes", "holdout_days"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "above 0, or none")
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")
@@ -149,4 +161,5 @@ def run_from_json(body: Mapping[str, Any]) -> RunConfig:
     unknown = sorted(set(body) - set(RunConfig.__dataclass_fields__))
     if unknown:
         raise ConfigError(f"unknown field {unknown[0]!r} in a run config.")
+    body = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
     return RunConfig(**body)

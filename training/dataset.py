@@ -22,13 +22,15 @@ import xxhash
 from model.atomic import sync, sync_tree
 from model.items import hash_ids
 from model.schema import Schema, read_schema
+from training.columns import SPLITS
 from training.validate import validate_dataset
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
 
-MIN_EVALUATED = 3
-"""Leave-one-out needs a test event, a validation event and one to learn from."""
+_PER_EVENT = ("items", "events", "times", "weights", "published")
+_SHUFFLE_SEED = 17
 
 Progress = Callable[[float, str], None]
 
@@ -45,9 +47,11 @@ class Interactions:
     events: Int32
     """[E] event codes from 1: position in schema.history_events + 1."""
     times: Int64
-    """[E] UTC µs; zeros where the dataset has no times."""
+    """[E] UTC µs; zeros where the dataset has no times, -1 where a held-out event lacks one."""
     weights: npt.NDArray[np.float32]
     """[E] how much the event counts as a target (the event's weight in dataset.toml)."""
+    published: npt.NDArray[np.int8]
+    """[E] the part that a published split puts the event in, a position in columns.SPLITS."""
     num_items: int
 
     @property
@@ -60,29 +64,22 @@ class Interactions:
         """[U] events a user."""
         return np.diff(self.starts)
 
-    def head(self, *, held_out: int) -> "Interactions":
-        """Everyone's history without their last `held_out` events (for leave-one-out).
+    @property
+    def owners(self) -> Int64:
+        """[E] the user row of each event."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int64), self.lengths)
 
-        Users with fewer than MIN_EVALUATED events keep all of them, and are not evaluated.
-        """
-        lengths = self.lengths
-        kept = np.where(lengths >= MIN_EVALUATED, lengths - held_out, lengths)
-        place = np.arange(len(self.items)) - np.repeat(self.starts[:-1], lengths)
-        keep = place < np.repeat(kept, lengths)
-        return Interactions(
-            self.schema,
-            np.concatenate([[0], np.cumsum(kept)]),
-            self.items[keep],
-            self.events[keep],
-            self.times[keep],
-            self.weights[keep],
-            self.num_items,
+    def keep(self, mask: Bool) -> "Interactions":
+        """The same users with only the events where mask [E] is True."""
+        return replace(
+            self,
+            starts=np.concatenate([[0], np.cumsum(mask)])[self.starts],
+            **{name: getattr(self, name)[mask] for name in _PER_EVENT},
         )
 
     def without_repeats(self) -> "Interactions":
         """The same histories; an event on an item the user had before weighs nothing."""
-        owner = np.repeat(np.arange(self.num_users, dtype=np.int64), self.lengths)
-        pairs = owner * self.num_items + self.items
+        pairs = self.owners * self.num_items + self.items
         first = np.zeros(len(pairs), bool)
         first[np.unique(pairs, return_index=True)[1]] = True
         return replace(self, weights=np.where(first, self.weights, 0).astype(np.float32))
@@ -131,8 +128,7 @@ def _map_arrays(cache: Path, stamp: dict[str, list[int]]) -> dict[str, Any] | No
         if json.loads((cache / "built_from.json").read_text()) != stamp:
             return None
         return {
-            name: np.load(cache / f"{name}.npy", mmap_mode="r")
-            for name in ("starts", "items", "events", "times", "weights")
+            name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("starts", *_PER_EVENT)
         }
     except (OSError, ValueError, EOFError):
         return None
@@ -141,7 +137,8 @@ def _map_arrays(cache: Path, stamp: dict[str, list[int]]) -> dict[str, Any] | No
 def data_digest(data: Interactions, item_ids: pa.ChunkedArray) -> str:
     """Hex digest of which items there are, in order, and of every event a run learns from."""
     digest = xxhash.xxh3_128(hash_ids(item_ids.to_pylist()).tobytes())
-    for array in (data.starts, data.items, data.events, data.times, data.weights):
+    arrays = [data.starts, data.items, data.events, data.times, data.weights]
+    for array in [*arrays, data.published] if data.published.any() else arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -180,16 +177,28 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
     scan = pl.scan_parquet(_parts(dataset), missing_columns="insert")
     columns = scan.collect_schema().names()
     time = pl.col("timestamp").dt.timestamp("us") if schema.has_times else pl.lit(0, pl.Int64)
+    split = pl.col("split").fill_null(SPLITS[0]) if "split" in columns else pl.lit(SPLITS[0])
     sequence = pl.col("sequence") if "sequence" in columns else pl.int_range(pl.len())
     events = (
         scan.select(
-            "user_id", "item_id", "event", "event_id", time.alias("time"), sequence.alias("seq")
+            "user_id",
+            "item_id",
+            "event",
+            "event_id",
+            time.alias("time"),
+            sequence.alias("seq"),
+            split.replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.Int8).alias("split"),
         )
         .join(codes.lazy(), on="event", how="inner", maintain_order="left")
         .join(items.lazy(), on="item_id", how="inner", maintain_order="left")
-        .sort("user_id", "time", "seq", maintain_order=True)
         .collect()
     )
+    if schema.has_order:
+        events = events.sort("user_id", "time", "seq", maintain_order=True, nulls_last=True)
+    else:
+        # The order of the files is often that of the ids: not one to learn from.
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(events))
+        events = events.with_columns(order=order).sort("user_id", "order").drop("order")
     users = events.select(pl.col("user_id").rle().struct.unnest())
     partial = cache.parent / f".{cache.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -198,7 +207,8 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
     np.save(partial / "starts.npy", starts)
     np.save(partial / "items.npy", events["item"].to_numpy().astype(np.int32))
     np.save(partial / "events.npy", events["code"].to_numpy())
-    np.save(partial / "times.npy", events["time"].to_numpy())
+    np.save(partial / "times.npy", events["time"].fill_null(-1).to_numpy())
+    np.save(partial / "published.npy", events["split"].to_numpy())
     np.save(partial / "sequences.npy", events["seq"].to_numpy())
     np.save(partial / "weights.npy", events["weight"].to_numpy())
     users.select(user_id="value").write_parquet(partial / "user_ids.parquet")

@@ -1,217 +1,278 @@
-"""Offline evaluation: leave-one-out, every target ranked among all items.
+"""Offline evaluation: every target of a split ranked among all items, beside the baselines.
 
-Streams over users in batches; what a user has seen is filtered out unless told otherwise. The
-candidate lists are made as serving makes them: one exact search for all interests, merged by
-model/merge.py. Popularity stands beside the model in every table.
+Streams over users in batches, and over items inside each ranker, so that memory grows with users
+and with items but never with their product. Knows rankers only by their lists.
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from model.ann import exact_search
-from model.errors import DatasetError
-from model.merge import merge_interests
-from model.ranking_metrics import coverage, ranking_metrics, target_ranks
+from model.atomic import write_text, write_whole
+from model.ranking_metrics import (
+    ListCounts,
+    mean_metrics,
+    subset_starts,
+    target_ranks,
+    user_metrics,
+)
 from model.towers import TwoTower
-from training.dataset import MIN_EVALUATED, Interactions
-from training.loop import encode_users
+from training.baselines import fit_baselines
+from training.compare import Difference, compare_rankers
+from training.ranking import Ranker
+from training.splits import Int64, Part, Questions, filtered
+from training.taste_circles import taste_circles
+from training.tower_ranker import TowerRanker, item_vectors
 
 if TYPE_CHECKING:
+    from training.config import Seen
+    from training.dataset import Interactions
     from training.run import Run
 
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Progress = Callable[[float, str], None]
 
-Split = Literal["validation", "test"]
-KS = (1, 5, 10, 20, 50)
+KS = (10, 50)
+BATCH_USERS = 256
+_NO_CIRCLE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was asked, and how each ranker did."""
+
+    protocol: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    """Ranker → metric → mean over users, and what the lists are made of."""
+    buckets: dict[str, dict[str, dict[str, float]]]
+    """Ranker → bucket → metric → mean over the users with such a target, and how many."""
+    users: pl.DataFrame
+    """One row a user: `user` (row), and `RANKER/METRIC` for each; discovery is null for a user who
+    discovered nothing."""
+
+    seconds: dict[str, float]
+    """Ranker → what ranking took."""
+
+    def differences(self, metrics: Sequence[str]) -> dict[str, dict[str, Difference]]:
+        """Baseline → metric → how much better the towers are, paired over users."""
+        candidate, *references = self.metrics
+        return compare_rankers(self.users, candidate, references, metrics)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the table of users and the seconds: the same for the same run."""
+        return {"protocol": self.protocol, "metrics": self.metrics, "buckets": self.buckets}
+
+
+def write_evaluation(found: Evaluation, path: Path, *, user_ids: Sequence[str]) -> None:
+    """Write a result for programs: PATH (JSON), and every user's metrics in PATH's .parquet.
+
+    user_ids: the id of each user row. Each file is written whole or not at all, the JSON last.
+    """
+    ids = pl.Series("user_id", user_ids, pl.String)
+    table = found.users.with_columns(ids.gather(found.users["user"])).drop("user")
+    body = table.to_arrow()
+    write_whole(path.with_suffix(".parquet"), lambda partial: pq.write_table(body, partial))
+    write_text(path, json.dumps({**found.to_json(), "seconds": found.seconds}, indent=1) + "\n")
 
 
 def evaluate_run(
     run: "Run",
     model: TwoTower,
     *,
-    split: Split = "test",
+    part: Part = "test",
     ks: Sequence[int] = KS,
-    filter_seen: bool = True,
+    seen: "Seen | None" = None,
+    baselines: Sequence[str] = ("popularity",),
     sample: int | None = None,
-) -> dict[str, Any]:
-    """Rank every evaluated user's held-out item among all items.
+    with_circles: bool = True,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Ask a run's split of its towers, and of baselines fitted on the same training events.
 
-    split: `test` is each user's last event, `validation` the one before it. filter_seen: nothing
-    that a user has seen is ranked, as serving does it; users whose held-out item is one of those
-    are then left out and counted, for no list could hold it. sample: at most so many users, chosen
-    by the run's seed.
+    seen: what lists leave out; None: as the run's config says. baselines: names of BASELINES; one
+    that the dataset does not allow is left out. sample: at most so many users, chosen by the run's
+    seed. with_circles: whether discovery is measured, which needs the circles of taste.
 
-    Returns {"protocol": ..., "model": metrics, "popularity": metrics, "buckets": metrics of the
-    model by popularity of the target}.
+    Raises DatasetError if the part asks for nothing.
     """
-    data, users, targets, idle = held_out(run.data, split)
-    num_repeats = 0
-    if filter_seen:
-        first = first_time(data, users, targets)
-        num_repeats = int((~first).sum())
-        users, targets, idle = users[first], targets[first], idle[first]
-    if sample is not None and sample < len(users):
-        chosen = np.sort(
-            np.random.default_rng(run.config.seed).choice(len(users), sample, replace=False)
-        )
-        users, targets, idle = users[chosen], targets[chosen], idle[chosen]
-    depth, popularity = max(ks), run.training_data.popularity()
-    vectors = item_vectors(run, model)
-    target_of = np.zeros(data.num_users, np.int64)
-    target_of[users] = targets
-    ranks, lists, owners = [], [], []
-    matrix = vectors.float().cpu().numpy()
-    for batch, interests in encode_users(model, vectors, data, users, idle, profiles=run.profiles):
-        seen = seen_items(data, batch) if filter_seen else None
-        rows = search_interests(interests, matrix, depth, excluded=seen)
-        ranks.append(target_ranks(rows, target_of[batch]))
-        lists.append(rows)
-        owners.append(batch)
-    all_ranks, order = np.concatenate(ranks), np.concatenate(owners)
-    model_metrics = ranking_metrics(all_ranks, ks)
-    model_metrics[f"coverage@{depth}"] = coverage(np.concatenate(lists), run.data.num_items)
-    return {
-        "protocol": {
-            "split": f"leave-one-out, {split}",
-            "ranking": "full",
-            "num_items": run.data.num_items,
-            "num_users": len(users),
-            "num_repeats_left_out": num_repeats,
-            "seen_items": "filtered" if filter_seen else "kept",
-        },
-        "model": model_metrics,
-        "popularity": _popularity(
-            popularity,
-            data,
-            order,
-            target_of,
-            ks=ks,
-            filter_seen=filter_seen,
-        ),
-        "buckets": {
-            name: ranking_metrics(all_ranks[inside], ks)
-            for name, inside in popularity_buckets(popularity, target_of[order]).items()
-            if inside.any()
-        },
-    }
+    say = progress or (lambda done, what: None)
+    seen = seen or run.config.seen
+    questions = run.split.questions(part, seen=seen).sample(sample, seed=run.config.seed)
+    training = run.split.training
+    vectors = item_vectors(run.items, model)
+    rankers: list[Ranker] = [TowerRanker(model, vectors, questions, profiles=run.profiles)]
+    fitted, refused = fit_baselines(
+        baselines,
+        training,
+        run.read_items() if baselines else pa.table({}),
+        seed=run.config.seed,
+        progress=lambda done, what: say(0.4 * done, what),
+    )
+    rankers += fitted
+    circles = None
+    if with_circles:
+        say(0.4, "find circles of taste")
+        circles = taste_circles(training, seed=run.config.seed)
+    evaluation = evaluate(
+        questions,
+        rankers,
+        ks=sorted(ks),
+        popularity=training.popularity(),
+        seen=seen,
+        circles=circles,
+        progress=lambda done, what: say(0.5 + 0.5 * done, what),
+    )
+    evaluation.protocol.update({"split": run.split.kind, "part": part, "not_allowed": refused})
+    return evaluation
 
 
 def validation_metrics(run: "Run", model: TwoTower) -> dict[str, float]:
-    """What early stopping looks at: the validation split, a sample of users."""
-    result = evaluate_run(
-        run, model, split="validation", ks=(10, 50), sample=run.config.validation_users
+    """What early stopping looks at: the validation part, a sample of users."""
+    found = evaluate_run(
+        run,
+        model,
+        part="validation",
+        baselines=(),
+        sample=run.config.validation_users,
+        with_circles=False,
     )
-    metrics: dict[str, float] = result["model"]
-    return metrics
+    return found.metrics["towers"]
 
 
-def held_out(data: Interactions, split: Split) -> tuple[Interactions, Int64, Int64, Float32]:
-    """Histories before the held-out event, and the evaluated users with their targets.
+def evaluate(
+    questions: Questions,
+    rankers: Sequence[Ranker],
+    *,
+    ks: Sequence[int],
+    popularity: Int64,
+    seen: "Seen",
+    circles: Int64 | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Rank all items for every user, by every ranker.
 
-    Returns histories, users [n] rows, targets [n] item rows, idle [n] float32 seconds from the last
-    event of the history to the target's. Raises DatasetError if no user has MIN_EVALUATED events.
+    popularity: [V] training events. circles: [V] the circle of each item, -1 for none.
     """
-    back = 1 if split == "test" else 2
-    users = np.flatnonzero(data.lengths >= MIN_EVALUATED)
-    if not len(users):
-        raise DatasetError(
-            f"no user has {MIN_EVALUATED} events that enter histories, so nothing can be held out.",
-            file="events",
-            remedy="Leave-one-out evaluation needs one to learn from, one to validate on, one to "
-            "test on; give more events.",
+    num_items, depth = len(popularity), max(ks)
+    gone = filtered(questions.histories, seen)
+    counts = {ranker.name: ListCounts(num_items, ks) for ranker in rankers}
+    ranks = {ranker.name: np.zeros(len(questions.targets), np.int64) for ranker in rankers}
+    seconds = dict.fromkeys(ranks, 0.0)
+    lengths = questions.histories.lengths[questions.users]
+    order = np.argsort(-lengths, kind="stable")  # long histories together: less to pad, to exclude
+    for start in range(0, len(order), BATCH_USERS):
+        batch = order[start : start + BATCH_USERS]
+        users = questions.users[batch]
+        asked = questions.take(batch)
+        places = np.concatenate(
+            [np.arange(questions.starts[i], questions.starts[i + 1]) for i in batch]
         )
-    place = data.starts[users + 1] - back
-    idle = np.maximum(data.times[place] - data.times[place - 1], 0) / 1e6
-    return (
-        data.head(held_out=back),
-        users,
-        data.items[place].astype(np.int64),
-        idle.astype(np.float32),
-    )
+        excluded = None if seen == "keep" else distinct_items(gone, users)
+        for ranker in rankers:
+            started = time.perf_counter()
+            rows = ranker.top(questions.histories, users, depth, excluded=excluded)
+            seconds[ranker.name] += time.perf_counter() - started
+            ranks[ranker.name][places] = target_ranks(rows[asked.owners], asked.targets)
+            counts[ranker.name].add(rows)
+        if progress is not None:
+            progress((start + len(batch)) / len(order), "rank all items for every user")
+    buckets = find_buckets(questions, popularity, seen=seen)
+    discovered = discoveries(questions, circles) if circles is not None else None
+    metrics: dict[str, dict[str, float]] = {}
+    by_bucket: dict[str, dict[str, dict[str, float]]] = {}
+    columns: dict[str, Any] = {"user": questions.users}
+    for name, found in ranks.items():
+        each = user_metrics(found, ks, starts=questions.starts)
+        columns.update({f"{name}/{metric}": values for metric, values in each.items()})
+        metrics[name] = mean_metrics(each)
+        if discovered is not None and discovered.any():
+            who, starts = subset_starts(questions.owners, discovered)
+            for metric, values in user_metrics(found[discovered], ks, starts=starts).items():
+                if metric.startswith("recall@"):
+                    label = metric.replace("recall", "discovery")
+                    metrics[name][label] = float(values.mean())
+                    column = np.full(len(questions.users), np.nan)
+                    column[who] = values
+                    columns[f"{name}/{label}"] = column
+        metrics[name] |= counts[name].metrics(popularity)
+        by_bucket[name] = {
+            bucket: _in_bucket(found, questions, chosen, ks)
+            for bucket, chosen in buckets.items()
+            if chosen.any()
+        }
+    protocol = {
+        "ranking": "full",
+        "seen": seen,
+        "num_items": num_items,
+        "num_users": len(questions.users),
+        "num_targets": len(questions.targets),
+        "num_targets_left_out": questions.num_left_out,
+        "ks": list(ks),
+    }
+    if discovered is not None:
+        protocol["num_discoveries"] = int(discovered.sum())
+    table = pl.DataFrame(columns)
+    table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    return Evaluation(protocol, metrics, by_bucket, table, seconds)
 
 
-@torch.no_grad()
-def item_vectors(run: "Run", model: TwoTower, *, batch_items: int = 65_536) -> torch.Tensor:
-    """Vectors [V, D] of every item row, on the model's device."""
-    model.eval()
-    rows = torch.arange(run.data.num_items, device=run.items.id_codes.device)
-    return torch.cat([run.items.encode(model, part) for part in rows.split(batch_items)])
+def distinct_items(histories: "Interactions", users: Int64) -> list[Int64]:
+    """The item rows in each user's history, sorted, each once."""
+    starts, items = histories.starts, histories.items
+    return [np.unique(items[starts[u] : starts[u + 1]]).astype(np.int64) for u in users]
 
 
-def search_interests(
-    interests: Float32, vectors: Float32, k: int, *, excluded: Sequence[Int64] | None
-) -> Int64:
-    """Merged candidates of users: interests [B, M, D] → rows [B, k]. excluded: B arrays of rows."""
-    batch, num_interests, dim = interests.shape
-    repeated = None if excluded is None else [out for out in excluded for _ in range(num_interests)]
-    rows, scores = exact_search(interests.reshape(-1, dim), vectors, k, excluded=repeated)
-    shape = (batch, num_interests, k)
-    return merge_interests(rows.reshape(shape), scores.reshape(shape), k)[0]
+def find_buckets(questions: Questions, popularity: Int64, *, seen: "Seen") -> dict[str, Bool]:
+    """Bucket → which of the T targets are in it.
 
-
-def seen_items(data: Interactions, users: Int64) -> list[Int64]:
-    """The item rows in each user's history, each once."""
-    return [
-        np.unique(data.items[data.starts[u] : data.starts[u + 1]]).astype(np.int64) for u in users
-    ]
-
-
-def first_time(data: Interactions, users: Int64, targets: Int64) -> npt.NDArray[np.bool_]:
-    """[n] True where the target is not in the user's history."""
-    return np.array(
-        [
-            target not in data.items[data.starts[u] : data.starts[u + 1]]
-            for u, target in zip(users, targets, strict=True)
-        ],
-        np.bool_,
-    )
-
-
-def popularity_buckets(popularity: Int64, targets: Int64) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which targets [n] are head (the most popular tenth of items), torso (the next 40 %), tail
-    (the rest), or new (no training event at all)."""
+    `head`, `torso`, `tail`: the target is of the most popular tenth of items, the next 40 %, the
+    rest; `new items`: it has no training event at all. `new users`: nothing is known of the user.
+    `seen`, `unseen`: whether the item is in the user's history, where lists may hold such items.
+    """
+    targets = questions.targets
     place = np.empty(len(popularity), np.int64)
     place[np.argsort(-popularity, kind="stable")] = np.arange(len(popularity))
     share, new = place[targets] / len(popularity), popularity[targets] == 0
-    return {
+    histories = questions.histories
+    buckets = {
         "head": (share < 0.1) & ~new,
         "torso": (share >= 0.1) & (share < 0.5) & ~new,
         "tail": (share >= 0.5) & ~new,
-        "new": new,
+        "new items": new,
+        "new users": (histories.lengths[questions.users] == 0)[questions.owners],
     }
+    if seen != "filter":
+        before = histories.owners * histories.num_items + histories.items
+        known = np.isin(questions.users[questions.owners] * len(popularity) + targets, before)
+        buckets |= {"seen": known, "unseen": ~known}
+    return buckets
 
 
-def _popularity(
-    popularity: Int64,
-    data: Interactions,
-    users: Int64,
-    target_of: Int64,
-    *,
-    ks: Sequence[int],
-    filter_seen: bool,
+def discoveries(questions: Questions, circles: Int64) -> Bool:
+    """[T] True where the target's circle is one that the user had never engaged with before."""
+    histories = questions.histories
+    num = int(circles.max()) + 2
+    before = histories.owners * num + circles[histories.items]
+    now = circles[questions.targets]
+    asked = questions.users[questions.owners] * num + now
+    known_user = (histories.lengths[questions.users] > 0)[questions.owners]
+    new: Bool = (now != _NO_CIRCLE) & known_user & ~np.isin(asked, before)
+    return new
+
+
+def _in_bucket(
+    ranks: Int64, questions: Questions, chosen: Bool, ks: Sequence[int]
 ) -> dict[str, float]:
-    """The same lists from the training popularity alone."""
-    order = np.argsort(-popularity, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    ranks = place[target_of[users]] + 1
-    if filter_seen:
-        seen = seen_items(data, users)
-        ahead = [(place[s] < p - 1).sum() for s, p in zip(seen, ranks, strict=True)]
-        ranks = ranks - np.array(ahead, np.int64)
-    return ranking_metrics(ranks, ks)
-
-
-def write_json(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result for programs, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.rename(path)
+    """Means over the users with a target in the bucket, of those targets alone."""
+    users, starts = subset_starts(questions.owners, chosen)
+    means: Mapping[str, float] = mean_metrics(user_metrics(ranks[chosen], ks, starts=starts))
+    return {"num_users": len(users), "num_targets": int(chosen.sum()), **means}

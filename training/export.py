@@ -31,7 +31,7 @@ from training.dataset import (
     read_items_table,
     read_users_table,
 )
-from training.evaluate import evaluate_run, held_out, item_vectors
+from training.evaluate import evaluate_run
 from training.loop import encode_users
 from training.onnx_towers import (
     export_item_tower,
@@ -40,6 +40,7 @@ from training.onnx_towers import (
     user_tower_error,
 )
 from training.run import Run
+from training.tower_ranker import item_vectors
 
 NUM_GATE_USERS = 2000
 EXACT_ROWS = 100_000
@@ -96,12 +97,12 @@ def export_run(
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)
     order, num_active = _row_order(items, as_of)
-    vectors = item_vectors(run, model).numpy()
+    vectors = item_vectors(run.items, model).numpy()
     circles, circle_of = find_circles(
         vectors, items, schema, run.data.popularity(), seed=run.config.seed
     )
     say(0.2, "measure on the test split")
-    metrics = evaluate_run(run, model)
+    metrics = evaluate_run(run, model).to_json()
     body: dict[str, Any] = {
         "dim": run.tower.dim,
         "num_interests": run.tower.num_interests,
@@ -153,7 +154,9 @@ def last_event(run: Run) -> datetime | None:
 
 def write_snapshot(run: Run, target: Path, *, as_of: datetime | None, replace: bool) -> int:
     """Write every user's features and whole history, in ids. Returns the number of users."""
-    data, schema = run.data, run.data.schema
+    schema = run.data.schema
+    dated = run.data.times >= 0  # a held-out event without a time has no place in a history
+    data = run.data.keep(dated)
     user_ids = pa.array(load_user_ids(run.arrays), pa.string())
     item_ids = read_items_table(run.dataset)["item_id"].combine_chunks()
     offsets = pa.array(data.starts, pa.int32())
@@ -170,10 +173,10 @@ def write_snapshot(run: Run, target: Path, *, as_of: datetime | None, replace: b
             "events": pa.ListArray.from_arrays(offsets, names.take(pa.array(data.events))),
             "timestamps": times,
             "event_ids": pa.ListArray.from_arrays(
-                offsets, load_event_ids(run.arrays).combine_chunks()
+                offsets, load_event_ids(run.arrays).combine_chunks().filter(pa.array(dated))
             ),
             "sequences": pa.ListArray.from_arrays(
-                offsets, pa.array(load_sequences(run.arrays), pa.int64())
+                offsets, pa.array(load_sequences(run.arrays)[dated], pa.int64())
             ),
         },
         schema=HISTORY_SCHEMA,
@@ -222,19 +225,20 @@ def _item_table(
 
 def _gate(run: Run, model: TwoTower, vectors: Float32) -> tuple[pa.Table, Float32]:
     """gate.parquet: validation histories, targets, and the user vectors that tune the index."""
-    data, users, targets, idle = held_out(run.data, "validation")
-    if len(users) > NUM_GATE_USERS:
-        rng = np.random.default_rng(run.config.seed)
-        chosen = np.sort(rng.choice(len(users), NUM_GATE_USERS, replace=False))
-        users, targets, idle = users[chosen], targets[chosen], idle[chosen]
+    questions = run.split.questions("validation", seen=run.config.seen)
+    questions = questions.sample(NUM_GATE_USERS, seed=run.config.seed)
+    data, users, targets = questions.histories, questions.users, questions.targets
     interests = np.empty((run.data.num_users, run.tower.num_interests, run.tower.dim), np.float32)
     matrix = torch.from_numpy(vectors)
-    for rows, found in encode_users(model, matrix, data, users, idle, profiles=run.profiles):
+    for rows, found in encode_users(
+        model, matrix, data, users, questions.idle, profiles=run.profiles
+    ):
         interests[rows] = found
     queries = interests[users]
     ids = read_items_table(run.dataset)["item_id"].combine_chunks()
     names = pa.array(["", *run.data.schema.history_events])
-    lengths = data.lengths[users]
+    lengths, num_targets = data.lengths[users], np.diff(questions.starts)
+    popularity = run.split.training.popularity()
     places = np.concatenate([np.arange(data.starts[u], data.starts[u + 1]) for u in users])
     user_ids = pa.array(load_user_ids(run.arrays))
     table = pa.table(
@@ -243,9 +247,9 @@ def _gate(run: Run, model: TwoTower, vectors: Float32) -> tuple[pa.Table, Float3
             "item_ids": _lists(ids.take(pa.array(data.items[places])), lengths),
             "events": _lists(names.take(pa.array(data.events[places])), lengths),
             "times_us": _lists(pa.array(data.times[places]), lengths),
-            "idle_seconds": idle,
-            "target": ids.take(pa.array(targets)),
-            "target_popularity": run.training_data.popularity()[targets],
+            "idle_seconds": questions.idle,
+            "targets": _lists(ids.take(pa.array(targets)), num_targets),
+            "target_popularity": _lists(pa.array(popularity[targets]), num_targets),
             "interests": list(queries.reshape(len(users), -1)),
         }
     )

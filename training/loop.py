@@ -25,6 +25,7 @@ from training.batches import (
     Tokens,
     Windows,
     epoch_batches,
+    shuffled,
     training_batch,
     training_windows,
     user_tokens,
@@ -229,9 +230,9 @@ def train(
     )
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
 
-    def prepare(chosen: Windows, step: int) -> tuple[Batch, int]:
+    def prepare(events: Histories, chosen: Windows, step: int) -> tuple[Batch, int]:
         batch = training_batch(
-            data,
+            events,
             chosen[rank.index :: rank.size],
             max_history=config.max_history,
             num_items=len(popularity),
@@ -250,13 +251,14 @@ def train(
             for chosen in epoch_batches(windows, batch_tokens=batch_tokens, rng=rng)
             if len(chosen.users) >= rank.size  # every rank needs a share, or the others wait for it
         ]
+        events = data if model.config.has_order else shuffled(data, rng)
         total, weight, seen = 0.0, 0.0, 0
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(prepare, batches[0], progress.step)
+            ahead = pool.submit(prepare, events, batches[0], progress.step)
             for number, _ in enumerate(batches):
                 batch, batch_size = ahead.result()
                 if number + 1 < len(batches):
-                    ahead = pool.submit(prepare, batches[number + 1], progress.step + 1)
+                    ahead = pool.submit(prepare, events, batches[number + 1], progress.step + 1)
                 _set_rate(optimizer, _rate(config, progress.step, steps_per_epoch * config.epochs))
                 torch.manual_seed(_seed_of(config.seed, progress.step, rank.index))
                 optimizer.zero_grad(set_to_none=True)

@@ -1,14 +1,13 @@
-"""What a run tells people: progress while it trains, TensorBoard, and one table of metrics."""
+"""What a run tells people while it goes: progress bars, metrics by epoch, TensorBoard."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from training.loop import Progress as RunProgress
@@ -76,25 +75,6 @@ class RunReporter:
                 f"  validation HR@10 {metrics['hr@10']:.4f}  NDCG@10 {metrics['ndcg@10']:.4f}{best}"
             )
         self._console.print(shown, highlight=False)
-
-
-def metrics_table(result: Mapping[str, Any], ks: Sequence[int]) -> Table:
-    """One table: the model and popularity, metric by metric."""
-    protocol = result["protocol"]
-    table = Table(
-        title=f"{protocol['split']}; {protocol['num_users']:,} users, each target ranked among all "
-        f"{protocol['num_items']:,} items; seen items {protocol['seen_items']}",
-        title_justify="left",
-    )
-    table.add_column("")
-    names = [f"{metric}@{k}" for metric in ("hr", "ndcg", "mrr") for k in ks]
-    for name in names:
-        table.add_column(name.upper(), justify="right")
-    rows = {"towers": result["model"], "popularity": result["popularity"]}
-    rows.update({f"  towers, {b}": m for b, m in result.get("buckets", {}).items()})
-    for label, metrics in rows.items():
-        table.add_row(label, *(f"{metrics[name]:.4f}" for name in names))
-    return table
 
 
 @contextmanager

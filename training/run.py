@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -36,9 +37,10 @@ from training.dataset import (
 from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
+from training.splits import Split, split_events
 
 _OURS = {"run.json", "encoder.json", "arrays", "checkpoints", "metrics.jsonl", "tensorboard"}
-_OURS |= {"test.json", "validation.json"}
+_OURS |= {f"{part}.{end}" for part in ("test", "validation") for end in ("json", "parquet", "html")}
 LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
 
 
@@ -52,6 +54,7 @@ class Run:
     tower: TowerConfig
     encoder: Encoder
     data: Interactions
+    split: Split
     items: ItemInputs
     profiles: dict[str, Tensor]
 
@@ -61,15 +64,14 @@ class Run:
         return self.path / "arrays"
 
     @property
-    def training_data(self) -> Interactions:
-        """What the towers learn from: all but everyone's last two events (leave-one-out)."""
-        return self.data.head(held_out=2)
-
-    @property
     def targets(self) -> Interactions:
-        """training_data, with repeats weighing nothing unless the config learns them."""
-        data = self.training_data
+        """What the towers learn from; repeats weigh nothing unless the config learns them."""
+        data = self.split.training
         return data if self.config.learn_repeats else data.without_repeats()
+
+    def read_items(self) -> pa.Table:
+        """items.parquet; row i is item row i."""
+        return read_items_table(self.dataset)
 
 
 def start_run(
@@ -174,16 +176,19 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
             "events were changed. Start a new run."
         )
     place = device or torch.device("cpu")
-    trained = data.head(held_out=2).popularity() > 0
+    config = run_from_json(body["config"])
+    split = split_events(data, config)
+    trained = split.training.popularity() > 0
     codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
     features = _as_tensors(encoder.encode_items(items)) if tower.item_features else {}
     return Run(
         path=path,
         dataset=dataset,
-        config=run_from_json(body["config"]),
+        config=config,
         tower=tower,
         encoder=encoder,
         data=data,
+        split=split,
         items=ItemInputs(features, codes, place),
         profiles={k: v.to(place) for k, v in _profiles(dataset, path, encoder, tower).items()},
     )
@@ -225,6 +230,7 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     """Write a new run folder: arrays, encoder and run.json, the last one last."""
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
+    split_events(data, config)  # or raise before anything is trained
     schema = data.schema
     items = read_items_table(dataset)
     encoder = fit_encoder(schema, items, read_users_table(dataset))

@@ -1,5 +1,7 @@
 """Training batches: what each token reads and predicts, held to model/encode.py row by row."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from training.batches import (
     Batch,
     Tokens,
     epoch_batches,
+    shuffled,
     training_batch,
     training_windows,
     user_tokens,
@@ -52,6 +55,7 @@ def test_a_batch_by_hand() -> None:
         np.array([1, 2, 2, 1], np.int32),
         np.array([10, 15, 15, 99]) * SECOND,
         np.array([1, 2, 2, 1], np.float32),
+        np.zeros(4, np.int8),
         num_items=5,
     )
     batch = batch_of(data, [1, 0])  # packed with the longest first
@@ -190,3 +194,18 @@ def test_an_epoch_holds_every_window_once_in_batches_of_the_size_asked_for() -> 
     assert [b.ends.tolist() for b in again] == [b.ends.tolist() for b in batches]
     other = epoch_batches(windows, batch_tokens=50, rng=np.random.default_rng(3))
     assert np.concatenate([batch.ends for batch in other]).tolist() != ends.tolist()
+
+
+def test_shuffled_histories_hold_the_same_events_of_the_same_users() -> None:
+    data = interactions([1, 30, 2, 40], num_items=500, seed=8)
+    mixed = shuffled(data, np.random.default_rng(3))
+    assert mixed.items.tolist() != data.items.tolist()
+    for start, end in pairwise(data.starts.tolist()):
+        span = slice(start, end)
+        rows = [
+            sorted(zip(h.items[span], h.events[span], h.times[span], h.weights[span], strict=True))
+            for h in (data, mixed)
+        ]
+        assert rows[0] == rows[1]
+    again = shuffled(data, np.random.default_rng(3))
+    assert mixed.items.tolist() == again.items.tolist()

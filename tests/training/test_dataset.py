@@ -1,6 +1,7 @@
 """Events become arrays: grouped by user, ordered by time and sequence, cached until they change."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,43 @@ def test_events_are_grouped_and_ordered(tmp_path: Path) -> None:
     assert data.popularity().tolist() == [2, 2, 1]
 
 
-@pytest.mark.parametrize("time", ["order", "none"])
-def test_without_times_the_sequence_orders(tmp_path: Path, time: TimeKind) -> None:
+def test_without_times_the_sequence_orders(tmp_path: Path) -> None:
     rows: list[Row] = [("u", "a", "watch", 0, 5), ("u", "b", "watch", 0, 2)]
-    folder = write(tmp_path / "d", rows, [("u", "c", "watch", 0, 3)], time=time)
+    folder = write(tmp_path / "d", rows, [("u", "c", "watch", 0, 3)], time="order")
     data = load_interactions(folder, tmp_path / "cache")
     assert data.items.tolist() == [1, 0, 2] and not data.times.any()
+
+
+def test_without_order_events_lie_in_no_order_of_the_files(tmp_path: Path) -> None:
+    # Files are often sorted by id: a model that saw that order would learn it.
+    rows: list[Row] = [("u", "cba"[i % 3], "watch", 0, i) for i in range(60)]
+    folder = write(tmp_path / "d", rows, [("v", "a", "watch", 0, 0)], time="none")
+    data = load_interactions(folder, tmp_path / "cache")
+    ids = load_event_ids(tmp_path / "cache").to_pylist()
+    assert sorted(ids[:60]) == sorted(f"0/{i}" for i in range(60)) and ids[60] == "1/0"
+    places = [int(name[2:]) for name in ids[:60]]
+    rises = sum(one < two for one, two in pairwise(places))
+    assert 15 < rises < 44  # about half of 59
+    assert load_interactions(folder, tmp_path / "other").items.tolist() == data.items.tolist()
+
+
+def test_a_published_split_and_events_without_a_time(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        ("u", item, "watch", second, 0) for item, second in zip("cba", (1, 9, 5), strict=True)
+    ]
+    folder = write(tmp_path / "d", rows)
+    part = folder / "events/part-00000.parquet"
+    frame = pl.read_parquet(part).with_columns(
+        pl.when(pl.col("item_id") != "c").then("timestamp"),
+        split=pl.Series(["test", None, "validation"]),
+    )
+    frame.write_parquet(part)
+    data = load_interactions(folder, tmp_path / "cache")
+    # What has no time comes last.
+    assert data.items.tolist() == [2, 1, 0] and data.published.tolist() == [1, 0, 2]
+    assert data.times[2] == -1 and (data.times[:2] > 0).all()
+    kept = data.keep(data.published == 0)
+    assert (kept.items.tolist(), kept.starts.tolist(), kept.num_items) == ([1], [0, 1], 3)
 
 
 def test_without_a_sequence_ties_keep_the_order_of_the_files(tmp_path: Path) -> None:

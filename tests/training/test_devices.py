@@ -22,7 +22,7 @@ def loss_and_gradient(
     items = ItemInputs(run.items.features, run.items.id_codes, place)
     profiles = {name: value.to(place) for name, value in run.profiles.items()}
     step_loss = StepLoss(model, items, profiles, 1.0)
-    data = run.training_data
+    data = run.split.training
     sampler = NegativeSampler(
         data.popularity().astype(np.float64), num_uniform=100, num_in_batch=50, batch_tokens=500
     )

@@ -22,10 +22,11 @@ from tests.training.conftest import Exported, Trained
 from tests.training.tiny import TINY, Silent
 from training.dataset import read_items_table
 from training.distributed import join
-from training.evaluate import evaluate_run, held_out, item_vectors
+from training.evaluate import evaluate_run
 from training.export import export_run
 from training.onnx_towers import MAX_ERROR, ParityError
 from training.run import load_best, open_run, start_run
+from training.tower_ranker import item_vectors
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_the_manifest_says_how_faithful_the_towers_are(exported: Exported, bundl
 
 def test_the_metrics_are_those_of_the_test_split(exported: Exported, trained: Trained) -> None:
     run = trained.open()
-    assert exported.report.metrics == evaluate_run(run, load_best(run)[0])
+    assert exported.report.metrics == evaluate_run(run, load_best(run)[0]).to_json()
 
 
 def test_vectors_stand_beside_their_items(
@@ -93,7 +94,7 @@ def test_vectors_stand_beside_their_items(
     raw = read_items_table(run.dataset)
     rows = bundle.items.rows_of(raw["item_id"].to_pylist())
     assert sorted(rows.tolist()) == list(range(500))
-    np.testing.assert_array_equal(bundle.vectors[rows], item_vectors(run, model).numpy())
+    np.testing.assert_array_equal(bundle.vectors[rows], item_vectors(run.items, model).numpy())
     # The columns of items.parquet are there, unchanged, with those that a bundle adds.
     table = bundle.items.table.take(pa.array(rows))
     for name in raw.column_names:
@@ -155,10 +156,14 @@ def test_the_gate_holds_validation_histories_and_their_user_vectors(
     exported: Exported, bundle: Bundle, trained: Trained
 ) -> None:
     run, gate = trained.open(), pq.read_table(exported.bundle / "gate.parquet")
-    data, users, targets, idle = held_out(run.data, "validation")
+    questions = run.split.questions("validation", seen=run.config.seen)
+    data, users, idle = questions.histories, questions.users, questions.idle
     ids = read_items_table(run.dataset)["item_id"].to_pylist()
     assert gate.num_rows == len(users)
-    assert gate["target"].to_pylist() == [ids[t] for t in targets]
+    assert gate["targets"].to_pylist() == [[ids[t]] for t in questions.targets]
+    popularity = run.split.training.popularity()
+    expected = [[popularity[t]] for t in questions.targets]
+    assert gate["target_popularity"].to_pylist() == expected
     assert gate["idle_seconds"].to_pylist() == idle.tolist()
     for user, listed, times in zip(
         users, gate["item_ids"].to_pylist(), gate["times_us"].to_pylist(), strict=True

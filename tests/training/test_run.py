@@ -18,7 +18,7 @@ from tests.training.tiny import TINY, Silent
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.dataset import load_user_ids
 from training.distributed import join
-from training.evaluate import evaluate_run
+from training.evaluate import validation_metrics
 from training.export import export_run
 from training.run import BEST, LAST, load_best, open_run, refuse_folder, start_run
 
@@ -46,13 +46,13 @@ def test_a_run_leaves_what_it_says(trained: Trained, world: Path) -> None:
     best = trained.reporter.metrics[progress.epoch - 1]
     assert best is not None and best["ndcg@10"] == trained.progress.best_score
     # Validated again, the best weights score what they scored.
-    again = evaluate_run(run, model, split="validation", ks=(10, 50))["model"]
+    again = validation_metrics(run, model)
     assert again == pytest.approx(dict(best))
 
 
 def test_ids_without_a_training_event_are_never_trained(trained: Trained) -> None:
     run = trained.open()
-    events = run.training_data.popularity()
+    events = run.split.training.popularity()
     codes = run.items.id_codes.numpy()
     assert ((codes == 0) == (events == 0)).all() and (codes[events > 0] > 0).all()
     assert len(set(codes[codes > 0])) == (codes > 0).sum() and 0 < (codes == 0).sum() < len(codes)

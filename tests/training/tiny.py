@@ -15,6 +15,7 @@ from training.config import RunConfig
 from training.dataset import Interactions
 from training.loop import ItemInputs, Progress
 from training.run import Run
+from training.splits import split_events
 
 Int64 = npt.NDArray[np.int64]
 SECOND = 1_000_000
@@ -64,6 +65,7 @@ def interactions(
         events,
         np.cumsum(spans).astype(np.int64) if declared.has_times else np.zeros(total, np.int64),
         events.astype(np.float32),
+        np.zeros(total, np.int8),
         num_items,
     )
 
@@ -74,17 +76,20 @@ def run_of(
     *,
     config: RunConfig = TINY,
     profiles: Mapping[str, Tensor] | None = None,
+    dataset: Path = Path("nowhere"),
 ) -> Run:
     """A run that was never on disk, of an item tower without content."""
-    trained = data.head(held_out=2).popularity() > 0
+    split = split_events(data, config)
+    trained = split.training.popularity() > 0
     codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
     return Run(
         path=Path("nowhere"),
-        dataset=Path("nowhere"),
+        dataset=dataset,
         config=config,
         tower=tower,
         encoder=Encoder({}, {}),
         data=data,
+        split=split,
         items=ItemInputs({}, codes, torch.device("cpu")),
         profiles=dict(profiles or {}),
     )
