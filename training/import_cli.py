@@ -5,7 +5,7 @@ Only arguments, progress and printing; what is read and how is in training/impor
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -171,6 +171,75 @@ def retailrocket(
 
     with progress_bar(console, "import") as progress:
         report = import_retailrocket(source, out, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
+@importers.command()
+def amazon(
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder with the files of one category, or the file of reviews."),
+    ],
+    out: Out,
+    time: Annotated[
+        Literal["order", "day"] | None,
+        typer.Option(
+            help="Sequence files alone: 'order' keeps every event, 'day' those whose day is known, "
+            "which splits by time need.",
+            show_default="order",
+        ),
+    ] = None,
+    min_events: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Reviews alone: drop users and items with fewer reviews, until none has (k-core).",
+        ),
+    ] = None,
+) -> None:
+    """Amazon reviews of 2014, 2018 or 2023, or the sequence files of papers.
+
+    Get one category's reviews and its meta_ file, as they are (gzip), from
+    https://amazon-reviews-2023.github.io, which links to the older releases:
+    reviews_Beauty_5.json.gz (2014), Beauty_5.json.gz (2018) or
+    All_Beauty.jsonl.gz (2023); the CSV files of ratings alone will do, too.
+    Times are days up to 2018 and milliseconds in 2023.
+
+    Sequence files are sequences_s3rec.txt, or Beauty.txt beside
+    Beauty_item2attributes.json; interactions.tsv and items.tsv add days,
+    titles and ASINs. They keep the order that papers split by.
+
+    Example: penchant import amazon amazon-beauty data/beauty
+    """
+    from training.importers.amazon import import_amazon
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_amazon(source, out, time=time, min_events=min_events, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
+@importers.command()
+def microlens(
+    source: Annotated[Path, typer.Argument(help="The folder with the pairs and the titles.")],
+    out: Out,
+) -> None:
+    """MicroLens (50k, 100k, 1M): short videos, with their titles.
+
+    Get MicroLens-100k_pairs.csv and MicroLens-100k_title_en.csv (or another
+    size's) from https://recsys.westlake.edu.cn/, and tags_to_summary.csv for
+    categories. MicroLens-100k_pairs.tsv will do in place of the pairs with
+    times: then the order alone is known.
+
+    Example: penchant import microlens MicroLens-100k-Dataset data/microlens
+    """
+    from training.importers.microlens import import_microlens
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_microlens(source, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {out} --out RUN")
 

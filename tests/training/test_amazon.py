@@ -1,0 +1,423 @@
+"""Every layout of Amazon reviews, their malformed lines, and the real set where it is there."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from model.errors import ConfigError, DatasetError
+from model.schema import read_schema
+from training.importers.amazon import import_amazon
+from training.importers.writer import ImportReport
+
+DAY = 86_400 * 10_000
+
+# ann reviews A twice on one day; the third line repeats the first but for its text.
+OLD = [
+    {
+        "reviewerID": "ann",
+        "asin": "A",
+        "overall": 5.0,
+        "unixReviewTime": 3 * DAY,
+        "reviewText": "1",
+    },
+    {"reviewerID": "bob", "asin": "B", "overall": 1.0, "unixReviewTime": 2 * DAY, "summary": "x"},
+    {
+        "reviewerID": "ann",
+        "asin": "A",
+        "overall": 5.0,
+        "unixReviewTime": 3 * DAY,
+        "reviewText": "2",
+    },
+    {"reviewerID": "ann", "asin": "A", "overall": 4.0, "unixReviewTime": 3 * DAY},
+    {"reviewerID": "ann", "asin": "B", "overall": 2.0, "unixReviewTime": 1 * DAY},
+    {"reviewerID": "cat", "asin": "C", "overall": 3.0, "unixReviewTime": 1 * DAY},
+]
+META_2014 = [
+    {
+        "asin": "A",
+        "title": "Shampoo &amp; more",
+        "price": 9.5,
+        "brand": "Fern",
+        "categories": [["Beauty", "Hair"], ["Beauty", "Gifts"]],
+    },
+    {"asin": "B", "categories": [["Beauty"]]},
+    {"asin": "Z", "title": "Nobody's"},
+]
+META_2018 = [
+    {"asin": "A", "title": "Shampoo", "price": "$1,234.50", "brand": "", "category": ["Beauty"]},
+    {"asin": "A", "title": "Shampoo", "price": "$1,234.50", "brand": "", "category": ["Beauty"]},
+    {
+        "asin": "B",
+        "title": "var aPageStart = (new Date()).getTime();",
+        "price": "$5.00 - $9.00",
+        "category": ["Beauty", "</span>", "Hair"],
+    },
+]
+NEW = [
+    {"user_id": "ann", "parent_asin": "A", "asin": "A1", "rating": 5.0, "timestamp": 1588615855070},
+    {"user_id": "bob", "parent_asin": "A", "asin": "A2", "rating": 4, "timestamp": 1588615855071},
+]
+META_2023 = [
+    {
+        "parent_asin": "A",
+        "title": "Comb",
+        "price": 12,
+        "store": "Fern",
+        "categories": ["Beauty", "Hair"],
+        "main_category": "All Beauty",
+    },
+]
+
+SEQUENCES = "1 1 2 3\n2 3 1\n"
+INTERACTIONS = (
+    "user\titem\tpos\tunix_ts\n"
+    f"1\t1\t0\t{DAY}\n1\t2\t1\t{DAY}\n1\t3\t2\t\n2\t3\t0\t{DAY}\n2\t1\t1\t{2 * DAY}\n"
+)
+ITEMS = (
+    "item\tasin\tattribute_ids\ttext_id_keywords\ttitle\n"
+    '1\tA\t7,8\tk\tA 5" comb\n2\tB\t\tk\t\n3\tC\t9\tk\tSoap\n4\tD\t9\tk\tUnsold\n'
+)
+
+
+def _json(records: list[dict[str, object]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _python(records: list[dict[str, object]]) -> str:
+    return "".join(repr(record) + "\n" for record in records)
+
+
+def _folder(path: Path, **files: str) -> Path:
+    path.mkdir(exist_ok=True)
+    for name, text in files.items():
+        data = text.encode()
+        (path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def _events(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out / "events/*.parquet")
+
+
+def _items(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out / "items.parquet").sort("item_id")
+
+
+def _reconciles(report: ImportReport, *files: str) -> bool:
+    """Whether what was read of the events, less what was dropped, is what was written."""
+    lost = sum(n for why, n in report.dropped.items() if why.startswith(("reviews", "events")))
+    return sum(report.read[file] for file in files) - lost == report.written["events"]
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    return _folder(
+        tmp_path / "beauty",
+        **{"sequences_s3rec.txt": SEQUENCES, "interactions.tsv": INTERACTIONS, "items.tsv": ITEMS},
+    )
+
+
+def test_reviews_of_2014(tmp_path: Path) -> None:
+    files = {"reviews_Beauty_5.json.gz": _json(OLD), "meta_Beauty.json.gz": _python(META_2014)}
+    told: list[float] = []
+    out = tmp_path / "out"
+    report = import_amazon(
+        _folder(tmp_path / "raw", **files), out, progress=lambda part, _: told.append(part)
+    )
+    assert report.read == {"reviews_Beauty_5.json.gz": 6, "meta_Beauty.json.gz": 3}
+    assert report.written == {"users": 3, "items": 3, "events": 5}
+    assert report.dropped == {
+        "reviews that repeat one of the same user, item, rating and time": 1,
+        "items in the metadata without a review that is kept": 1,
+    }
+    assert _reconciles(report, "reviews_Beauty_5.json.gz")
+    assert report.notes == ("1 items have no line in meta_Beauty.json.gz: no title.",)
+    assert told == sorted(told) and told[-1] == 1.0
+    assert (report.summary.time, report.summary.warnings) == ("day", ())
+
+    ann = _events(out).filter(pl.col("user_id") == "ann")
+    assert ann.select("event_id", "item_id", "value").rows() == [
+        ("Beauty:5", "B", 2.0),
+        ("Beauty:1", "A", 5.0),
+        ("Beauty:4", "A", 4.0),
+    ]
+    assert ann["timestamp"][0] == datetime.fromtimestamp(DAY, UTC)
+    assert _items(out).select(
+        "item_id", "kind", "title", "brand", "categories", "price"
+    ).rows() == [
+        ("A", "product", "Shampoo & more", "Fern", ["Beauty", "Hair", "Gifts"], 9.5),
+        ("B", "product", "", None, ["Beauty"], None),
+        ("C", "product", "", None, [], None),
+    ]
+    schema = read_schema(out)
+    assert (schema.name, schema.events["review"].unit) == ("amazon-beauty", "stars")
+    assert list(schema.filterable()) == ["kind", "brand", "categories", "price"]
+
+
+def test_reviews_of_2018(tmp_path: Path) -> None:
+    files = {"Beauty_5.json.gz": _json(OLD), "meta_Beauty.json.gz": _json(META_2018)}
+    out = tmp_path / "out"
+    report = import_amazon(_folder(tmp_path / "raw", **files), out)
+    assert report.dropped["further lines of the metadata about one item"] == 1
+    assert _items(out).select("title", "brand", "categories", "price").rows() == [
+        ("Shampoo", None, ["Beauty"], 1234.5),
+        ("", None, ["Beauty", "Hair"], None),
+        ("", None, [], None),
+    ]
+
+
+def test_reviews_of_2023(tmp_path: Path) -> None:
+    files = {"All_Beauty.jsonl.gz": _json(NEW), "meta_All_Beauty.jsonl.gz": _json(META_2023)}
+    out = tmp_path / "out"
+    report = import_amazon(_folder(tmp_path / "raw", **files), out)
+    assert (report.summary.time, report.layout) == ("exact", "reviews of 2023")
+    assert _events(out)["timestamp"].dt.timestamp("ms").to_list() == [1588615855070, 1588615855071]
+    assert _items(out).select("title", "brand", "price").rows() == [("Comb", "Fern", 12.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "time"),
+    [
+        ("ratings_Beauty.csv", f"ann,B000000001,5.0,{DAY}\nbob,B000000001,1.0,{DAY}\n", "day"),
+        ("Beauty.csv", f"B000000001,ann,5.0,{DAY}\nB000000001,bob,1.0,{DAY}\n", "day"),
+        (
+            "ratings_Beauty.csv",
+            f"UserId,ProductId,Rating,Timestamp\nann,B000000001,5,{DAY}\nbob,B000000001,1,{DAY}\n",
+            "day",
+        ),
+        (
+            "Beauty.csv.gz",
+            "user_id,parent_asin,rating,timestamp\n"
+            "ann,B000000001,5.0,1588615855070\nbob,B000000001,1.0,1588615855070\n",
+            "exact",
+        ),
+    ],
+)
+def test_ratings_alone(name: str, text: str, time: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = import_amazon(_folder(tmp_path / "raw", **{name: text}), out)
+    assert report.summary.time == time
+    assert _events(out).sort("user_id").select("user_id", "item_id", "value").rows() == [
+        ("ann", "B000000001", 5.0),
+        ("bob", "B000000001", 1.0),
+    ]
+    assert "meta_Beauty" in report.notes[0]
+    assert read_schema(out).item_features == {}
+
+
+def test_min_events_takes_the_core(tmp_path: Path) -> None:
+    # dan has two reviews, but one is of an item that nobody else reviewed: both go.
+    more = [
+        {"reviewerID": "bob", "asin": "A", "overall": 5.0, "unixReviewTime": DAY},
+        {"reviewerID": "dan", "asin": "A", "overall": 5.0, "unixReviewTime": DAY},
+        {"reviewerID": "dan", "asin": "D", "overall": 5.0, "unixReviewTime": DAY},
+    ]
+    raw = _folder(tmp_path / "raw", **{"Beauty.json": _json(OLD + more)})
+    report = import_amazon(raw, tmp_path / "out", min_events=2)
+    assert report.dropped["reviews by users or of items with fewer than 2"] == 3
+    assert report.written == {"users": 2, "items": 2, "events": 5}
+    assert _reconciles(report, "Beauty.json")
+    with pytest.raises(ConfigError, match="no review is left"):
+        import_amazon(raw, tmp_path / "none", min_events=9)
+    assert not (tmp_path / "none").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_the_sequence_files_keep_every_event_in_the_published_order(
+    sequences: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    report = import_amazon(sequences, out)
+    assert report.written == {"users": 2, "items": 3, "events": 5}
+    assert report.dropped == {"items without an event": 1}
+    assert "1 of 5 events have no day" in report.notes[0]
+    assert _reconciles(report, "sequences_s3rec.txt, events")
+    assert report.summary.time == "order"
+    assert _events(out).select("user_id", "item_id", "sequence", "event_id").rows() == [
+        ("1", "A", 0, "1-0"),
+        ("1", "B", 1, "1-1"),
+        ("1", "C", 2, "1-2"),
+        ("2", "C", 0, "2-0"),
+        ("2", "A", 1, "2-1"),
+    ]
+    assert _events(out)["timestamp"].is_null().to_list() == [False, False, True, False, False]
+    assert _items(out).select("item_id", "title", "attributes").rows() == [
+        ("A", 'A 5" comb', ["7", "8"]),
+        ("B", "", []),
+        ("C", "Soap", ["9"]),
+    ]
+
+
+def test_days_drop_the_events_without_one(sequences: Path, tmp_path: Path) -> None:
+    (sequences / "interactions.tsv").write_text(
+        INTERACTIONS.replace(f"2\t3\t0\t{DAY}", "2\t3\t0\t")
+    )
+    report = import_amazon(sequences, tmp_path / "out", time="day")
+    assert report.summary.time == "day"
+    assert report.written == {"users": 2, "items": 2, "events": 3}
+    assert report.dropped == {"events without a day": 2, "items without an event": 2}
+    assert _reconciles(report, "interactions.tsv")
+    assert _events(tmp_path / "out")["sequence"].to_list() == [0, 1, 1]
+
+
+def test_days_that_contradict_the_order_are_refused(sequences: Path, tmp_path: Path) -> None:
+    text = INTERACTIONS.replace(f"2\t1\t1\t{2 * DAY}", "2\t1\t1\t0")
+    (sequences / "interactions.tsv").write_text(text)
+    assert import_amazon(sequences, tmp_path / "order").written["events"] == 5
+    with pytest.raises(DatasetError, match="user 2: the days go back at position 1"):
+        import_amazon(sequences, tmp_path / "day", time="day")
+
+
+def test_the_files_of_s3rec_itself(tmp_path: Path) -> None:
+    raw = _folder(
+        tmp_path / "raw",
+        **{"Beauty.txt": SEQUENCES, "Beauty_item2attributes.json": '{"1": [7, 8], "2": [9]}'},
+    )
+    report = import_amazon(raw, tmp_path / "out")
+    assert report.written == {"users": 2, "items": 3, "events": 5}
+    assert _items(tmp_path / "out")["attributes"].to_list() == [["7", "8"], ["9"], []]
+    with pytest.raises(DatasetError, match="no event has a day"):
+        import_amazon(raw, tmp_path / "day", time="day")
+    (raw / "Beauty_item2attributes.json").write_text('{"1": 7}')
+    with pytest.raises(DatasetError, match="not one object of lists of numbers"):
+        import_amazon(raw, tmp_path / "other")
+
+
+BROKEN_SEQUENCES: list[tuple[str, Callable[[str], str], str]] = [
+    ("sequences_s3rec.txt", lambda t: t + "3\n", "line 3: '3' is not a user's number"),
+    ("sequences_s3rec.txt", lambda t: t + "3 1  2\n", "line 3: '3 1  2' is not"),
+    ("sequences_s3rec.txt", lambda t: t + "1 2\n", "line 3: '1 2' is a second line"),
+    ("sequences_s3rec.txt", lambda t: t + "3 4\n", "other events than"),
+    ("interactions.tsv", lambda t: t.replace("1\t2\t1", "1\t2\t2"), "other events than"),
+    ("interactions.tsv", lambda t: t.replace("unix_ts", "time"), "no such column"),
+    (
+        "interactions.tsv",
+        lambda t: t.replace(f"2\t1\t1\t{2 * DAY}", "2\t1\t1\tMay"),
+        "line 6: 'May'",
+    ),
+    ("items.tsv", lambda t: t.replace("2\tB", "2\tA"), "'asin': line 3: 'A' comes a second"),
+    ("items.tsv", lambda t: t.replace("3\tC", "2\tC"), "'item': line 4: '2' comes a second"),
+    (
+        "items.tsv",
+        lambda t: t.replace("3\tC", "5\tC"),
+        "1 items of sequences_s3rec.txt have no row",
+    ),
+    ("items.tsv", lambda t: t + "5\tE\n", "line 6: Expected 5 columns, got 2"),
+]
+
+
+@pytest.mark.parametrize(("file", "damage", "says"), BROKEN_SEQUENCES)
+def test_a_malformed_sequence_file_is_named(
+    file: str, damage: Callable[[str], str], says: str, sequences: Path, tmp_path: Path
+) -> None:
+    (sequences / file).write_text(damage((sequences / file).read_text()))
+    with pytest.raises(DatasetError) as caught:
+        import_amazon(sequences, tmp_path / "out")
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def _changed(**fields: object) -> str:
+    return _json([OLD[0], {**OLD[1], **fields}])
+
+
+BROKEN_REVIEWS: list[tuple[str, str, str]] = [
+    ("Beauty.json", _changed(overall="five"), "'overall': line 2: 'five' is no finite number"),
+    ("Beauty.json", _changed(overall=9), "'overall': line 2: '9' is no rating from 0 to 5"),
+    ("Beauty.json", _changed(overall=None), "'overall': line 2: None is no rating"),
+    ("Beauty.json", _changed(asin=""), "'asin': line 2: there is no id"),
+    ("Beauty.json", _changed(reviewerID=None), "'reviewerID': line 2: there is no id"),
+    ("Beauty.json", _changed(unixReviewTime=None), "'unixReviewTime': line 2: there is no time"),
+    ("Beauty.json", _changed(unixReviewTime=DAY * 10**6), "as unix_s is before 1970"),
+    ("Beauty.json", _json(OLD[:1]) + '{"reviewerID": "x"\n', "line 2: it cannot be read"),
+    ("Beauty.json", "[]\n", "line 1: it holds a list"),
+    ("Beauty.json", '{"user": "x"}\n', "line 1: these fields are of no release: user"),
+    ("Beauty.json", "", "line 1: these fields are of no release"),
+    ("Beauty.csv", f"ann,B000000001,5.0,{DAY}\n", "line 1: 'ann' is no ASIN"),
+    ("ratings_Beauty.csv", "ann,B000000001,5.0\n", "line 1: Expected 4 columns, got 3"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "says"), BROKEN_REVIEWS)
+def test_a_malformed_review_is_named(file: str, text: str, says: str, tmp_path: Path) -> None:
+    raw = _folder(tmp_path / "raw", **{file: text})
+    with pytest.raises(DatasetError) as caught:
+        import_amazon(raw, tmp_path / "out")
+    assert says in str(caught.value)
+    assert caught.value.file == file
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize("line", ['{"title": "no asin"}', "__import__('os').getcwd()", "1 +"])
+def test_a_malformed_line_of_metadata_is_named_and_not_run(line: str, tmp_path: Path) -> None:
+    files = {"Beauty.json": _json(OLD), "meta_Beauty.json": _python(META_2014) + line + "\n"}
+    with pytest.raises(DatasetError, match="line 4: ") as caught:
+        import_amazon(_folder(tmp_path / "raw", **files), tmp_path / "out")
+    assert caught.value.file == "meta_Beauty.json"
+
+
+def test_a_damaged_download_is_refused(tmp_path: Path) -> None:
+    raw = _folder(tmp_path / "raw", **{"Beauty.json.gz": _json(OLD * 500)})
+    whole = (raw / "Beauty.json.gz").read_bytes()
+    (raw / "Beauty.json.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="breaks off or is damaged"):
+        import_amazon(raw, tmp_path / "out")
+
+
+def test_one_category_is_taken_out_of_several_by_name(tmp_path: Path) -> None:
+    raw = _folder(tmp_path / "raw", **{"Beauty.json": _json(OLD), "Toys.json": _json(OLD[:2])})
+    with pytest.raises(DatasetError, match=r"several files of reviews: Beauty.json, Toys.json"):
+        import_amazon(raw, tmp_path / "out")
+    assert import_amazon(raw / "Toys.json", tmp_path / "out").written["events"] == 2
+
+
+def test_an_unknown_folder_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as caught:
+        import_amazon(tmp_path, tmp_path / "out")
+    for expected in ("Beauty_5.json.gz", "All_Beauty.jsonl.gz", "sequences_s3rec.txt", "https://"):
+        assert expected in str(caught.value)
+
+
+def test_options_of_the_other_layout_are_refused(sequences: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="min_events is 5"):
+        import_amazon(sequences, tmp_path / "out", min_events=5)
+    raw = _folder(tmp_path / "raw", **{"Beauty.json": _json(OLD)})
+    with pytest.raises(ConfigError, match="time is 'day'"):
+        import_amazon(raw, tmp_path / "out", time="day")
+    with pytest.raises(ConfigError, match="min_events is 0"):
+        import_amazon(raw, tmp_path / "out", min_events=0)
+
+
+def test_a_taken_folder_is_left_alone(sequences: Path) -> None:
+    with pytest.raises(DatasetError, match="Choose another output folder"):
+        import_amazon(sequences, sequences)
+
+
+@pytest.mark.parametrize(
+    ("time", "counts"), [("order", (22_363, 12_101, 198_502)), ("day", (22_332, 12_086, 198_215))]
+)
+def test_the_real_set(time: str, counts: tuple[int, int, int], tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    source = Path(os.environ.get("PENCHANT_DATA", root / "../shared/data")) / "amazon-beauty"
+    if not (source / "sequences_s3rec.txt").is_file():
+        pytest.skip(
+            "Amazon Beauty is not here: set PENCHANT_DATA to the folder that holds amazon-beauty"
+        )
+    report = import_amazon(source, tmp_path / "out", time="day" if time == "day" else None)
+    summary = report.summary
+    assert (summary.num_users, summary.num_items, summary.num_events) == counts
+    assert (summary.time, summary.warnings) == (time, ())
+    assert summary.first == datetime(2002, 6, 12, tzinfo=UTC)
+    assert report.dropped.get("events without a day", 0) == 198_502 - counts[2]
+    lines = (source / "sequences_s3rec.txt").read_text().split("\n")
+    order = _events(tmp_path / "out").group_by("user_id", maintain_order=True).len()
+    if time == "order":
+        assert [f"{u}:{n}" for u, n in order.rows()] == [
+            f"{line.split()[0]}:{len(line.split()) - 1}" for line in lines if line
+        ]

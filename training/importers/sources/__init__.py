@@ -1,0 +1,1 @@
+"""Rows out of files of the usual formats; what a column means is not known here."""
