@@ -18,7 +18,7 @@ from training.importers.writer import ImportReport
 DAY = 86_400 * 10_000
 
 # ann reviews A twice on one day; the third line repeats the first but for its text.
-OLD = [
+OLD: list[dict[str, object]] = [
     {
         "reviewerID": "ann",
         "asin": "A",
@@ -38,7 +38,7 @@ OLD = [
     {"reviewerID": "ann", "asin": "B", "overall": 2.0, "unixReviewTime": 1 * DAY},
     {"reviewerID": "cat", "asin": "C", "overall": 3.0, "unixReviewTime": 1 * DAY},
 ]
-META_2014 = [
+META_2014: list[dict[str, object]] = [
     {
         "asin": "A",
         "title": "Shampoo &amp; more",
@@ -49,7 +49,7 @@ META_2014 = [
     {"asin": "B", "categories": [["Beauty"]]},
     {"asin": "Z", "title": "Nobody's"},
 ]
-META_2018 = [
+META_2018: list[dict[str, object]] = [
     {"asin": "A", "title": "Shampoo", "price": "$1,234.50", "brand": "", "category": ["Beauty"]},
     {"asin": "A", "title": "Shampoo", "price": "$1,234.50", "brand": "", "category": ["Beauty"]},
     {
@@ -59,11 +59,11 @@ META_2018 = [
         "category": ["Beauty", "</span>", "Hair"],
     },
 ]
-NEW = [
+NEW: list[dict[str, object]] = [
     {"user_id": "ann", "parent_asin": "A", "asin": "A1", "rating": 5.0, "timestamp": 1588615855070},
     {"user_id": "bob", "parent_asin": "A", "asin": "A2", "rating": 4, "timestamp": 1588615855071},
 ]
-META_2023 = [
+META_2023: list[dict[str, object]] = [
     {
         "parent_asin": "A",
         "title": "Comb",

@@ -75,9 +75,10 @@ def import_microlens(source: Path, out: Path, *, progress: Progress | None = Non
     read: dict[str, int] = {}
     dropped: dict[str, int] = {}
     tell(0.0, "reading titles")
-    videos = _read_titles(files, read)
+    titles = _numbered_texts(files.titles, "title", read)
     features = {"title": Feature(type="text")}
-    if files.tags is not None:
+    tags = _numbered_texts(files.tags, "category", read) if files.tags else None
+    if tags is not None:
         features["category"] = Feature(type="category", filterable=True)
     pairs = files.timed or files.ordered
     assert pairs is not None  # _find has seen to it
@@ -96,10 +97,13 @@ def import_microlens(source: Path, out: Path, *, progress: Progress | None = Non
             _write_timed(files.timed, out, watched, tell, read, dropped)
         else:
             _write_ordered(pairs, watched, tell, read)
-        items = watched.items.to_frame().join(videos, on="item_id", how="left")
-        used = videos.join(items, on="item_id", how="semi")
-        dropped["titles of videos without an event"] = videos.height - used.height
-        untitled = items.height - used.height
+        items = watched.items.to_frame().join(titles, on="item_id", how="left")
+        untitled = items["title"].null_count()
+        dropped["titles of videos without an event"] = titles.height - items.height + untitled
+        if tags is not None:
+            items = items.join(tags, on="item_id", how="left")
+            known = items.height - items["category"].null_count()
+            dropped["categories of videos without an event"] = tags.height - known
         writer.write_items(
             items.with_columns(pl.col("title").fill_null(""), pl.lit("video").alias("kind")).sort(
                 pl.col("item_id").cast(pl.Int64)
@@ -224,17 +228,7 @@ def _timed_rows(path: Path) -> Iterator[tuple[pl.DataFrame, float]]:
         )
 
 
-def _read_titles(files: _Files, read: dict[str, int]) -> pl.DataFrame:
-    titles = _numbered_texts(files.titles, "title")
-    read[files.titles.name] = titles.height
-    if files.tags is None:
-        return titles
-    tags = _numbered_texts(files.tags, "category")
-    read[files.tags.name] = tags.height
-    return titles.join(tags, on="item_id", how="left", maintain_order="left")
-
-
-def _numbered_texts(path: Path, name: str) -> pl.DataFrame:
+def _numbered_texts(path: Path, name: str, read: dict[str, int]) -> pl.DataFrame:
     """Lines of `number,text`. Some releases quote the text, others leave lone quotes in it, so a
     line is cut at its first comma; some have a header, others none."""
     source = CsvSource(path, separator="\x1f", quoted=False, header=["line"])
@@ -263,4 +257,5 @@ def _numbered_texts(path: Path, name: str) -> pl.DataFrame:
             column=name,
             remedy="Keep one line a video.",
         )
+    read[path.name] = texts.height
     return texts
