@@ -34,8 +34,25 @@ def movielens() -> RunConfig:
     return RunConfig(recipe="movielens", epochs=60, batch_tokens=6400, evaluate_every=3, patience=4)
 
 
+def sparse() -> RunConfig:
+    """Few events a user and an item: directions alone count, and much is left out in training."""
+    return RunConfig(
+        recipe="sparse",
+        max_history=50,
+        similarity="cosine",
+        temperature=0.07,
+        dropout=0.5,
+        id_dropout=0.2,
+        weight_decay=0.05,
+        epochs=40,
+        batch_tokens=4096,
+        evaluate_every=2,
+        patience=4,
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (default, demo, movielens)
+    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse)
 }
 
 
