@@ -6,8 +6,6 @@ Knows nothing of tensors, networks or files but its own JSON.
 """
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from model.errors import BundleRejected
 from model.schema import KINDS, Feature, Schema
+from model.text import MAX_TEXT_TOKENS, NUM_TEXT_BUCKETS
+from model.text_arrays import text_codes
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -28,33 +27,9 @@ Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Arrays = dict[str, npt.NDArray[Any]]
 
-NUM_TEXT_BUCKETS = 1 << 15
-MAX_TEXT_TOKENS = 48
 MAX_CATEGORIES = 16
 MIN_COUNT = 2
 """A category value seen on fewer items than this has no embedding of its own: it would be an id."""
-
-_WORD = re.compile(r"[㐀-鿿぀-ヿ가-힯]+|[^\W_㐀-鿿぀-ヿ가-힯]+")
-_CJK = re.compile(r"[㐀-鿿぀-ヿ가-힯]")
-
-
-def text_tokens(text: str) -> list[str]:
-    """Cut a text into n-grams, in order, each once.
-
-    Chinese, Japanese and Korean runs give single characters and pairs; other words give the word
-    and its character trigrams (with `<` and `>` at its ends), so that inflections share tokens.
-    """
-    tokens: dict[str, None] = {}
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
-        if _CJK.match(word):
-            tokens.update(dict.fromkeys(word))
-            tokens.update(dict.fromkeys(word[i : i + 2] for i in range(len(word) - 1)))
-        else:
-            tokens[f"={word}"] = None
-            if len(word) > 3:
-                marked = f"<{word}>"
-                tokens.update(dict.fromkeys(marked[i : i + 3] for i in range(len(marked) - 2)))
-    return list(tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +182,39 @@ def pad_histories(
     return HistoryBatch(out_rows, out_events, gaps, out_rows >= 0, idle)
 
 
+def pad_flat(
+    rows: Int64,
+    events: Int64,
+    times: Int64 | None,
+    lengths: Int64,
+    *,
+    now: Int64 | int = 0,
+    max_history: int,
+) -> HistoryBatch:
+    """pad_histories for histories that lie end to end: rows, events, times [E], lengths [B].
+
+    For a thousand users it takes a tenth of the time, for a single one three times as long.
+    """
+    kept = np.minimum(lengths, max_history)
+    shape = (len(lengths), max(int(kept.max(initial=0)), 1))
+    owner = np.repeat(np.arange(len(lengths)), kept)
+    # Counted from a history's newest event, -1, both in the flat arrays and in the padded ones.
+    back = np.arange(len(owner)) - np.repeat(np.cumsum(kept), kept)
+    source, column = np.cumsum(lengths)[owner] + back, shape[1] + back
+    out_rows, out_events = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
+    out_rows[owner, column], out_events[owner, column] = rows[source], events[source]
+    gaps, idle = np.zeros(shape, np.float32), np.zeros(len(lengths), np.float32)
+    if times is not None and len(owner):
+        window = times[source]
+        between = gap_seconds(window)
+        between[back == -kept[owner]] = 0  # the oldest that is read
+        gaps[owner, column] = between
+        newest = back == -1
+        moments = np.broadcast_to(np.asarray(now, np.int64), len(lengths))[owner[newest]]
+        idle[owner[newest]] = np.maximum(moments - window[newest], 0) / 1e6
+    return HistoryBatch(out_rows, out_events, gaps, out_rows >= 0, idle)
+
+
 def _encode(column: Column, table: pa.Table, name: str) -> npt.NDArray[Any]:
     feature, num_rows = column.feature, table.num_rows
     values = table[name].combine_chunks() if name in table.column_names else None
@@ -220,8 +228,7 @@ def _encode(column: Column, table: pa.Table, name: str) -> npt.NDArray[Any]:
         case "categories":
             return _pad_lists(values, num_rows, column.vocabulary)
         case "text":
-            texts = values.to_pylist() if values is not None else [None] * num_rows
-            return _pad([_text_codes(text) for text in texts], MAX_TEXT_TOKENS)
+            return text_codes(values.to_pylist() if values is not None else [None] * num_rows)
         case "number":
             return _numbers(column, values, num_rows)
         case "vector":
@@ -250,19 +257,6 @@ def _pad_lists(values: pa.Array | None, num_rows: int, vocabulary: Sequence[str]
     out = np.zeros((num_rows, max(min(int(lengths.max()), MAX_CATEGORIES), 1)), np.int32)
     keep = place < out.shape[1]
     out[owner[keep], place[keep]] = codes[keep]
-    return out
-
-
-def _text_codes(text: str | None) -> list[int]:
-    tokens = text_tokens(text)[:MAX_TEXT_TOKENS] if text else []
-    return [xxhash.xxh32_intdigest(token.encode()) % NUM_TEXT_BUCKETS + 1 for token in tokens]
-
-
-def _pad(lists: Sequence[Sequence[int]], most: int) -> Int32:
-    width = max(min(max((len(x) for x in lists), default=0), most), 1)
-    out = np.zeros((len(lists), width), np.int32)
-    for i, codes in enumerate(lists):
-        out[i, : len(codes)] = codes[:width]
     return out
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from model.encode import text_tokens
 from model.errors import ConfigError
+from model.text import text_tokens
 from training.dataset import Interactions
 from training.ranking import (
     BLOCK,

@@ -6,21 +6,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from model.encode import (
     MAX_CATEGORIES,
-    MAX_TEXT_TOKENS,
-    NUM_TEXT_BUCKETS,
     Column,
     Encoder,
+    Int64,
     fit_encoder,
     gap_seconds,
+    pad_flat,
     pad_histories,
     read_encoder,
-    text_tokens,
 )
 from model.errors import BundleRejected
 from model.schema import KINDS, Event, Feature, Schema
+from model.text import MAX_TEXT_TOKENS, NUM_TEXT_BUCKETS, text_tokens
 
 SECOND = 1_000_000
 
@@ -251,3 +253,42 @@ def test_time_never_runs_backwards() -> None:
     assert gap_seconds(times).tolist() == [0, 0, 1]
     batch = pad_histories([times], [times], [times], now=1, max_history=3)
     assert batch.idle.tolist() == [0]
+
+
+@given(
+    lengths=st.lists(st.integers(0, 9), max_size=12),
+    max_history=st.integers(1, 10),
+    has_times=st.booleans(),
+    seed=st.integers(0, 9),
+)
+@example(lengths=[], max_history=3, has_times=True, seed=0)
+@example(lengths=[0, 0], max_history=3, has_times=True, seed=0)
+def test_histories_end_to_end_are_padded_like_single_ones(
+    lengths: list[int], max_history: int, has_times: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, events, times = (rng.integers(1, 10**12, sum(lengths)) for _ in range(3))
+    now = rng.integers(1, 10**12, len(lengths))
+
+    def cut(flat: Int64) -> list[Int64]:
+        return np.split(flat, np.cumsum(lengths)[:-1]) if lengths else []
+
+    flat = pad_flat(
+        rows,
+        events,
+        times if has_times else None,
+        np.array(lengths, np.int64),
+        now=now,
+        max_history=max_history,
+    )
+    one_by_one = pad_histories(
+        cut(rows),
+        cut(events),
+        cut(times) if has_times else None,
+        now=now,
+        max_history=max_history,
+    )
+    for name in ("rows", "events", "gaps", "mask", "idle"):
+        one, other = getattr(flat, name), getattr(one_by_one, name)
+        np.testing.assert_array_equal(one, other, err_msg=name)
+        assert one.dtype == other.dtype
