@@ -16,8 +16,13 @@ import polars as pl
 
 from model.schema import Event, Schema
 from training.columns import EARLIEST, LATEST
-from training.importers.delimited import LINE, DelimitedFile
-from training.importers.grouping import Distinct, grouped_by_user, without_repeats
+from training.importers.delimited import LINE, DelimitedFile, refuse_nothing_left
+from training.importers.grouping import (
+    SLICE_ROWS,
+    Distinct,
+    grouped_by_user,
+    without_repeats,
+)
 from training.importers.writer import (
     DatasetWriter,
     ImportReport,
@@ -135,19 +140,21 @@ def write_acts(
 ) -> int:
     """Append a log's acts as events, user by user, exact repeats once. Returns their number.
 
-    items: takes in `item_id` and the log's `also` columns of every act.
+    items: takes in every act.
     split: what the events' column `split` says, if they have one.
     """
     num_events = 0
     with grouped_by_user(out, num_bytes=log.file.num_bytes) as groups:
         for acts in log.acts(lambda part, what: progress(0.6 * part, what)):
             groups.add(acts)
-            items.add(acts.drop("user_id", "event", "time", LINE))
+            items.add(acts)
         for users in groups.read(lambda part, what: progress(0.6 + 0.4 * part, what)):
             kept = without_repeats(users, [c for c in users.columns if c != LINE])
             log.drop("exact duplicates of an earlier line", users.height - kept.height)
-            writer.append_events(events_frame(kept, prefix="", split=split))
+            for rows in kept.iter_slices(SLICE_ROWS):
+                writer.append_events(events_frame(rows, prefix="", split=split))
             num_events += kept.height
+    refuse_nothing_left(log.file.name, num_events, log.dropped)
     return num_events
 
 
@@ -201,7 +208,7 @@ def import_held_out(
     )
     held_out = DelimitedFile(source / TEST_BUY, ["user", "item"], separator="\t", origin=origin)
     schema = Schema(name=name, time="exact", events=dict(events))
-    items, num_test, num_repeats = Distinct(), 0, 0
+    items, num_test, num_repeats = Distinct("item_id"), 0, 0
     with new_dataset(
         out, schema, progress=lambda part, what: progress(0.7 + 0.3 * part, f"checking {what}")
     ) as writer:
@@ -216,7 +223,7 @@ def import_held_out(
         if pairs:
             test = without_repeats(pl.concat(pairs), ["user_id", "item_id"])
             num_repeats = num_test - test.height
-            items.add(test.select("item_id"))
+            items.add(test)
             acts = test.with_columns(event=pl.lit("buy"), time=pl.lit(None, pl.Int64))
             writer.append_events(events_frame(acts, prefix="test-", split="test"))
         writer.write_items(plain_items(items.rows()))

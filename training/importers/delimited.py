@@ -6,7 +6,7 @@ lines, so that line numbers are true.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,7 @@ from training.columns import closest, first_true
 LINE = "line"
 """The column that each batch has beside the file's own: the line number, from 1, as Int64."""
 
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 _ROW = re.compile(r"Row #(\d+): (.*)")
 
 
@@ -153,3 +153,14 @@ def unknown_layout(source: Path, *, expected: str, origin: str) -> DatasetError:
     found = ", ".join(sorted(p.name for p in source.iterdir())) if source.is_dir() else ""
     problem = f"no layout of this dataset is in this folder. It holds: {found or 'nothing'!s:.200}."
     return DatasetError(problem, file=str(source), remedy=f"Expected are {expected} {origin}")
+
+
+def refuse_nothing_left(file: str, num_kept: int, dropped: Mapping[str, int]) -> None:
+    """Raise DatasetError if no line of a log became an event, saying why."""
+    if not num_kept:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+        raise DatasetError(
+            f"nothing is left to write. Dropped were: {reasons or 'no lines, for there are none'}.",
+            file=file,
+            remedy="Check that this is the right file, and what the importer was told to keep.",
+        )

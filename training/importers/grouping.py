@@ -16,8 +16,11 @@ import pyarrow as pa
 from training.importers.delimited import LINE
 from training.importers.writer import Progress
 
-_BUCKET_BYTES = 64 * 2**20
+_BUCKET_BYTES = 32 * 2**20
 """Of the source's text. Sorting a bucket takes several times that."""
+
+SLICE_ROWS = 250_000
+"""Of a bucket, so many rows at a time become events, which take more memory."""
 
 
 class UserGroups:
@@ -78,27 +81,25 @@ def without_repeats(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame
 class Distinct:
     """The distinct rows of many frames; memory holds at most about twice as many rows."""
 
-    def __init__(self) -> None:
-        self._kept: pl.DataFrame | None = None
+    def __init__(self, *columns: str) -> None:
+        """columns: those to tell rows apart by, all strings; the others are left out."""
+        self._columns = columns
+        self._kept = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         self._pending: list[pl.DataFrame] = []
         self._num_pending = 0
 
     def add(self, frame: pl.DataFrame) -> None:
-        """Take in more rows; every call must bring the same columns."""
-        self._pending.append(frame.unique(maintain_order=True))
+        """Take in more rows."""
+        self._pending.append(frame.select(self._columns).unique(maintain_order=True))
         self._num_pending += self._pending[-1].height
-        if self._kept is None or self._num_pending > max(self._kept.height, 1_000_000):
+        if self._num_pending > max(self._kept.height, 1_000_000):
             self._compact()
 
     def rows(self) -> pl.DataFrame:
         """The distinct rows so far, in order of their first coming."""
         self._compact()
-        if self._kept is None:
-            raise ValueError("no frame was added")
         return self._kept
 
     def _compact(self) -> None:
-        frames = ([] if self._kept is None else [self._kept]) + self._pending
-        if frames:
-            self._kept = pl.concat(frames).unique(maintain_order=True)
+        self._kept = pl.concat([self._kept, *self._pending]).unique(maintain_order=True)
         self._pending, self._num_pending = [], 0

@@ -9,7 +9,6 @@ Partial layout: training/importers/kuairand_sequences.py.
 """
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,8 +16,13 @@ import polars as pl
 
 from model.errors import DatasetError
 from training.importers.behaviours import Period
-from training.importers.delimited import DelimitedFile, unknown_layout
-from training.importers.grouping import Distinct, grouped_by_user, without_repeats
+from training.importers.delimited import DelimitedFile, refuse_nothing_left, unknown_layout
+from training.importers.grouping import (
+    SLICE_ROWS,
+    Distinct,
+    grouped_by_user,
+    without_repeats,
+)
 from training.importers.kuairand_features import (
     USER_COLUMNS,
     VIDEO_COLUMNS,
@@ -99,7 +103,7 @@ def _import_release(folder: Path, release: str, out: Path, *, tell: Progress) ->
     )
     user_file = DelimitedFile(folder / f"user_features_{release}.csv", USER_COLUMNS, origin=ORIGIN)
     schema = kuairand_schema(f"kuairand-{release}", time="exact", events=EVENTS)
-    shown, active = Distinct(), Distinct()
+    shown, active = Distinct("item_id"), Distinct("user_id")
     num_exposures = num_events = 0
     with new_dataset(
         out, schema, progress=lambda part, what: tell(0.7 + 0.3 * part, f"checking {what}")
@@ -107,15 +111,17 @@ def _import_release(folder: Path, release: str, out: Path, *, tell: Progress) ->
         with grouped_by_user(out, num_bytes=log.num_bytes) as groups:
             for _, exposures in log.exposures(lambda part, what: tell(0.35 * part, what)):
                 groups.add(exposures)
-                shown.add(exposures.select("item_id"))
-                active.add(exposures.select("user_id"))
+                shown.add(exposures)
+                active.add(exposures)
             for users in groups.read(lambda part, what: tell(0.35 + 0.25 * part, what)):
                 kept = without_repeats(users, ["user_id", "item_id", "time", "row"])
                 log.drop("exact duplicates of an earlier exposure", users.height - kept.height)
                 num_exposures += kept.height
-                for events in _in_slices(kept):
+                for rows in kept.iter_slices(SLICE_ROWS):
+                    events = timed_events(exposure_events(rows))
                     writer.append_events(events)
                     num_events += events.height
+        refuse_nothing_left("log_*.csv", num_exposures, log.dropped)
         tell(0.6, "reading videos and users")
         videos, people = read_videos(video_file), read_users(user_file)
         bare = shown.rows()["item_id"]
@@ -138,12 +144,6 @@ def _import_release(folder: Path, release: str, out: Path, *, tell: Progress) ->
         summary=writer.summary,
         notes=tuple(_notes(folder, len(bare))),
     )
-
-
-def _in_slices(exposures: pl.DataFrame, num_rows: int = 500_000) -> Iterator[pl.DataFrame]:
-    """The events of exposures, so many exposures at a time: each makes several events."""
-    for first in range(0, exposures.height, num_rows):
-        yield timed_events(exposure_events(exposures.slice(first, num_rows)))
 
 
 def _notes(folder: Path, num_bare: int) -> list[str]:

@@ -67,8 +67,8 @@ def read_videos(file: DelimitedFile) -> pl.DataFrame:
     day = pl.col("upload_dt").str.to_date("%Y-%m-%d", strict=False)
     wrong = day.is_null() & (pl.col("upload_dt") != "")
     file.refuse(rows, wrong, column="upload_dt", allowed="a day such as 2022-04-09")
-    # Only the day is known, in China: its start is the earliest that the video can have been there.
-    start = day.cast(pl.Datetime("us")).dt.replace_time_zone("Asia/Shanghai")
+    # Only the day is known, in China (UTC+8): at its start the video can have been there.
+    start = (day.cast(pl.Datetime("us")) - pl.duration(hours=8)).dt.replace_time_zone("UTC")
     tags = (
         pl.col("tag")
         .str.split(",")
@@ -78,7 +78,7 @@ def read_videos(file: DelimitedFile) -> pl.DataFrame:
         pl.col("video_id").alias("item_id"),
         pl.lit("video").alias("kind"),
         pl.lit("").alias("title"),
-        start.dt.convert_time_zone("UTC").alias("created_at"),
+        start.alias("created_at"),
         _category("author_id").alias("author"),
         _category("video_type"),
         _category("upload_type"),

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from training.importers.behaviours import WHOLE_NUMBER, Period
-from training.importers.delimited import LINE, DelimitedFile
+from training.importers.delimited import LINE, DelimitedFile, refuse_nothing_left
 from training.importers.grouping import without_repeats
 from training.importers.kuairand_features import (
     USER_COLUMNS,
@@ -125,6 +125,7 @@ def _later_exposures(log: ExposureLog, train: "_Train", progress: Progress) -> p
     frames = [
         frame.with_columns(split=pl.lit(_PARTS[name])) for name, frame in log.exposures(progress)
     ]
+    refuse_nothing_left(f"{VALIDATION}, {TEST}", sum(f.height for f in frames), log.dropped)
     exposures = pl.concat(frames).sort("user_id", "time", LINE)
     kept = without_repeats(exposures, ["user_id", "item_id", "time", "row"])
     log.drop("exact duplicates of an earlier exposure", exposures.height - kept.height)

@@ -11,6 +11,7 @@ figures published for this set.
 Held-out purchases: `interactions.tsv` with `test_buy.tsv`, see training/importers/behaviours.py.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -91,15 +92,14 @@ def _import_public(source: Path, out: Path, *, tell: Progress) -> ImportReport:
         events=_EVENTS,
     )
     properties = _Categories(source)
-    seen = Distinct()
+    seen = Distinct("item_id")
     with new_dataset(
         out, schema, progress=lambda part, what: tell(0.8 + 0.2 * part, f"checking {what}")
     ) as writer:
         num_events = write_acts(
             log, writer, out, items=seen, progress=lambda part, what: tell(0.3 * part, what)
         )
-        ids = seen.rows().select("item_id").unique()
-        items = properties.read(ids, lambda part, what: tell(0.3 + 0.5 * part, what))
+        items = properties.read(seen.rows(), lambda part, what: tell(0.3 + 0.5 * part, what))
         writer.write_items(plain_items(items))
     return ImportReport(
         out=out,
@@ -111,7 +111,7 @@ def _import_public(source: Path, out: Path, *, tell: Progress) -> ImportReport:
             "categories of items": properties.num_written,
             "events": num_events,
         },
-        dropped=log.dropped | {k: n for k, n in properties.dropped.items() if n},
+        dropped=log.dropped | properties.dropped,
         summary=writer.summary,
         notes=("transactionid, which lines of one purchase share, is not kept.",),
     )
@@ -130,8 +130,26 @@ class _Categories:
 
     def read(self, items: pl.DataFrame, progress: Progress) -> pl.DataFrame:
         """items: item_id. Returns them with `categories`: [category, its parent], or []."""
-        last: pl.DataFrame | None = None
-        num_rows, others, available = 0, 0, 0
+        rows = pl.concat(list(self._category_rows(progress)))
+        # Of two lines with one time, the later one stays: the sort is stable.
+        last = rows.sort("timestamp", maintain_order=True).unique("item_id", keep="last")
+        used = last.join(items, on="item_id", how="semi")
+        self._drop("categories that the item later left", rows.height - last.height)
+        self._drop("categories of items without an event", last.height - used.height)
+        self.num_written = used.height
+        listed = pl.concat_list("category", "parentid").list.drop_nulls()
+        with_parent = used.join(self._parents(), on="category", how="left").select(
+            "item_id", categories=listed
+        )
+        return items.join(with_parent, on="item_id", how="left").with_columns(
+            pl.col("categories").fill_null([])
+        )
+
+    def _category_rows(self, progress: Progress) -> Iterator[pl.DataFrame]:
+        """Yield item_id, timestamp (ms), category: the lines of the property `categoryid`."""
+        yield pl.DataFrame(
+            schema={"item_id": pl.String, "timestamp": pl.Int64, "category": pl.String}
+        )
         for number, file in enumerate(self._files):
             self.num_read[file.name] = 0
 
@@ -148,42 +166,24 @@ class _Categories:
                     column="timestamp",
                     allowed="Unix milliseconds, a whole number of at most 18 digits",
                 )
-                available += frame.filter(pl.col("property") == "available").height
                 found = frame.filter(pl.col("property") == "categoryid")
-                others += frame.height - found.height
-                num_rows += found.height
+                available = frame.filter(pl.col("property") == "available")
                 file.refuse_empty(found, "value")
-                found = found.select(
+                self._drop("available, which changes over time", available.height)
+                hashed = frame.height - found.height - available.height
+                self._drop("hashed properties, whose meaning was not published", hashed)
+                yield found.select(
                     pl.col("itemid").alias("item_id"),
                     pl.col("timestamp").cast(pl.Int64),
                     pl.col("value").alias("category"),
                 )
-                both = found if last is None else pl.concat([last, found])
-                # The later line of two with the same time stays: the sort is stable.
-                last = both.sort("timestamp", maintain_order=True).unique("item_id", keep="last")
-        assert last is not None or not num_rows
-        self._count("hashed properties, whose meaning was not published", others - available)
-        self._count("available, which changes over time", available)
-        if last is None:
-            return items.with_columns(categories=pl.lit([], pl.List(pl.String)))
-        self._count("categories that the item later left", num_rows - last.height)
-        used = last.join(items, on="item_id", how="semi")
-        self._count("categories of items without an event", last.height - used.height)
-        self.num_written = used.height
-        listed = pl.concat_list("category", "parentid").list.drop_nulls()
-        with_parent = used.join(self._parents(), on="category", how="left").select(
-            "item_id", categories=listed
-        )
-        return items.join(with_parent, on="item_id", how="left").with_columns(
-            pl.col("categories").fill_null([])
-        )
 
     def _parents(self) -> pl.DataFrame:
         """category, parentid; null for a root."""
-        frames = [self._checked_tree(frame) for frame in self._tree.batches()]
-        if not frames:
-            return pl.DataFrame(schema={"category": pl.String, "parentid": pl.String})
-        rows = pl.concat(frames)
+        rows = pl.DataFrame(schema={"category": pl.String, "parentid": pl.String, LINE: pl.Int64})
+        for frame in self._tree.batches():
+            self._tree.refuse_empty(frame, "categoryid")
+            rows.extend(frame.select(pl.col("categoryid").alias("category"), "parentid", LINE))
         self.num_read[TREE] = rows.height
         self._tree.refuse(
             rows,
@@ -193,9 +193,7 @@ class _Categories:
         )
         return rows.select("category", pl.col("parentid").replace("", None))
 
-    def _checked_tree(self, frame: pl.DataFrame) -> pl.DataFrame:
-        self._tree.refuse_empty(frame, "categoryid")
-        return frame.rename({"categoryid": "category"}).select("category", "parentid", LINE)
-
-    def _count(self, reason: str, count: int) -> None:
-        self.dropped[f"item_properties: {reason}"] = count
+    def _drop(self, reason: str, count: int) -> None:
+        if count:
+            key = f"item_properties: {reason}"
+            self.dropped[key] = self.dropped.get(key, 0) + count

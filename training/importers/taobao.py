@@ -113,7 +113,7 @@ def _import_public(path: Path, out: Path, *, period: Period, tell: Progress) -> 
             "buy": _BUY,
         },
     )
-    pairs = Distinct()
+    pairs = Distinct("item_id", "category")
     with new_dataset(
         out, schema, progress=lambda part, what: tell(0.7 + 0.3 * part, f"checking {what}")
     ) as writer:
