@@ -14,6 +14,9 @@ import xxhash
 
 Int64 = npt.NDArray[np.int64]
 
+_HASHED_TOGETHER = 1 << 16
+"""Ids that are Python strings at one time."""
+
 
 class ItemTable:
     """Items in row order; rows `[0, num_active)` are in the index, later rows are retired.
@@ -28,25 +31,11 @@ class ItemTable:
         retired = self.table["retired"].to_numpy() if self.num_items else np.empty(0, bool)
         self.num_active = int(self.num_items - retired.sum())
         self._ids: pa.Array = _single_chunk(self.table, "item_id")
-        hashes = hash_ids(self._ids.to_pylist())
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._rows: Int64 = order.astype(np.int64)
+        self._index = IdIndex(self._ids)
 
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """Rows of these ids: int64 [n], -1 where the bundle has no such item."""
-        if not ids or not self.num_items:
-            return np.full(len(ids), -1, np.int64)
-        wanted = hash_ids(ids)
-        place = np.searchsorted(self._hashes, wanted)
-        inside = np.minimum(place, self.num_items - 1)
-        rows = np.where(self._hashes[inside] == wanted, self._rows[inside], -1)
-        found = np.flatnonzero(rows >= 0)
-        names = self._ids.take(pa.array(rows[found])).to_pylist()
-        for position, name in zip(found.tolist(), names, strict=True):
-            if name != ids[position]:  # two ids share a 64-bit hash: walk the run of equal hashes
-                rows[position] = self._walk(int(place[position]), wanted[position], ids[position])
-        return rows
+        return self._index.rows_of(ids)
 
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows (each >= 0), in order."""
@@ -57,8 +46,41 @@ class ItemTable:
         """One raw column at these rows (each >= 0), in order. Raises KeyError if there is none."""
         return _single_chunk(self.table, name).take(pa.array(rows))
 
+
+class IdIndex:
+    """Where each of many distinct ids lies in an Arrow array, at 16 bytes an id beside it."""
+
+    def __init__(self, ids: pa.Array) -> None:
+        """ids: [N] strings, memory-mapped or not; kept, not copied."""
+        self._ids = ids
+        hashes = np.empty(len(ids), np.uint64)
+        for start in range(0, len(ids), _HASHED_TOGETHER):
+            part = ids.slice(start, _HASHED_TOGETHER)
+            hashes[start : start + len(part)] = hash_ids(part.to_pylist())
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._rows: Int64 = order.astype(np.int64)
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """The places of these ids: int64 [n], -1 where there is no such id."""
+        if not ids or not len(self._ids):
+            return np.full(len(ids), -1, np.int64)
+        wanted = hash_ids(ids)
+        place = np.searchsorted(self._hashes, wanted)
+        inside = np.minimum(place, len(self._ids) - 1)
+        rows = np.where(self._hashes[inside] == wanted, self._rows[inside], -1)
+        found = np.flatnonzero(rows >= 0)
+        names = self._ids.take(pa.array(rows[found])).to_pylist()
+        given = ids if len(found) == len(ids) else [ids[i] for i in found.tolist()]
+        if names == given:
+            return rows
+        for position, name in zip(found.tolist(), names, strict=True):
+            if name != ids[position]:  # two ids share a 64-bit hash: walk the run of equal hashes
+                rows[position] = self._walk(int(place[position]), wanted[position], ids[position])
+        return rows
+
     def _walk(self, start: int, wanted: np.uint64, name: str) -> int:
-        for place in range(start, self.num_items):
+        for place in range(start, len(self._hashes)):
             if self._hashes[place] != wanted:
                 break
             if self._ids[int(self._rows[place])].as_py() == name:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import pyarrow as pa
 
 from model.bundle import Bundle
 from model.encode import pad_histories
-from model.errors import BundleRejected
 from model.schema import Feature, FeatureType
+from model.tower_session import TowerSession
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -27,12 +26,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 CACHED_PROFILE_BYTES = 16 << 20
 """Of encoded profiles kept, by their content, so that a changed profile is never answered stale."""
 
-_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(bool)": np.bool_,
-}
 _ARROW: dict[FeatureType, pa.DataType] = {
     "category": pa.string(),
     "categories": pa.list_(pa.string()),
@@ -47,26 +40,14 @@ class UserTower:
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         """Load the graph. Raises BundleRejected where it is not what the manifest says."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(
-                str(bundle.user_tower_path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime raises many types, none of them public
-            raise BundleRejected(f"user_tower.onnx cannot be loaded: {error}") from error
-        inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
-        if set(inputs) != set(bundle.user_tower_inputs):
-            raise BundleRejected(
-                f"user_tower.onnx takes {sorted(inputs)}, the manifest says "
-                f"{sorted(bundle.user_tower_inputs)}"
-            )
-        self._dtypes = {name: _DTYPES[kind] for name, kind in inputs.items()}
+        self._session = TowerSession(
+            bundle.user_tower_path, inputs=bundle.user_tower_inputs, threads=threads
+        )
         self._bundle = bundle
         self._vectors = np.asarray(bundle.vectors)  # plain: indexing a numpy.memmap is slow
-        self._profile_inputs = [name for name in inputs if name.startswith("profile.")]
+        self._profile_inputs = [
+            name for name in self._session.inputs if name.startswith("profile.")
+        ]
         self._profile_bytes = 0
         self._profiles: OrderedDict[str, Arrays] = OrderedDict()
         self._lock = Lock()
@@ -74,7 +55,7 @@ class UserTower:
     @property
     def reads_times(self) -> bool:
         """Whether the tower reads times at all."""
-        return "gaps" in self._dtypes or "idle" in self._dtypes
+        return "gaps" in self._session.inputs or "idle" in self._session.inputs
 
     def interests(
         self,
@@ -112,11 +93,7 @@ class UserTower:
         }
         if self._profile_inputs:
             arrays.update(self._profile_arrays(profiles))
-        feeds = {
-            name: arrays[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()
-        }
-        (interests,) = self._session.run(["interests"], feeds)
-        return np.asarray(interests)
+        return self._session.run(arrays)
 
     def _profile_arrays(self, profiles: Sequence[str]) -> Arrays:
         """The tower's profile inputs for B users, ragged ones padded with 0 to the widest."""

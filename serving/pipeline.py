@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.histories import known_times, whole_days
 from model.merge import merge_interests
 from serving.domain import Candidates, EmbedRequest, Filter, RetrieveRequest, SimilarRequest
 from serving.errors import StoreUnavailable, UnknownItem
 from serving.generation import Generation
 from serving.index.base import Bitmap
-from serving.readers import NOTHING, Reader, Readers, known_times
+from serving.readers import NOTHING, Reader, Readers
 from serving.store.base import UserStore
 
 Float32 = npt.NDArray[np.float32]
@@ -24,8 +25,6 @@ Int64 = npt.NDArray[np.int64]
 
 Request = RetrieveRequest | EmbedRequest | SimilarRequest
 
-_DAY = 86_400_000_000
-"""Microseconds."""
 _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 
 
@@ -125,8 +124,8 @@ class Pipeline:
         moments = np.array(now, np.int64)
         if self.generation.schema.time == "day":
             # As in training, where all that is known of an event is its day: midnight to midnight.
-            moments -= moments % _DAY
-            times = [moment - moment % _DAY for moment in times]
+            moments = whole_days(moments)
+            times = [whole_days(moment) for moment in times]
         interests = self.generation.tower.interests(
             [reader.rows for reader in readers],
             [reader.events for reader in readers],

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.histories import NO_TIME, is_read
 from serving.domain import EmbedRequest, History, PartError, RetrieveRequest, UserQuery
 from serving.generation import Generation
-from serving.store.base import NO_TIME, StoredHistory, UserStore
+from serving.store.base import StoredHistory, UserStore
 
 Int64 = npt.NDArray[np.int64]
 
@@ -184,21 +185,11 @@ def _num_until(times: Int64, until: int) -> int:
     return int(np.searchsorted(times, until, side="right")) if until else len(times)
 
 
-def known_times(times: Int64, now: int) -> Int64:
-    """[L] times without NO_TIME: an unknown time is read as the next known one, or else as now."""
-    if not len(times) or times[0] != NO_TIME:  # which sorts before every real time
-        return times
-    unknown = times == NO_TIME
-    filled = np.where(unknown, np.iinfo(np.int64).max, times)[::-1]
-    following: Int64 = np.minimum.accumulate(filled)[::-1]
-    return np.where(following == np.iinfo(np.int64).max, now, following)
-
-
 def _usable(seen: Int64, codes: Int64, times: Int64) -> Reader:
     """The events whose item the bundle knows and whose event enters histories."""
     if not len(seen) or (seen.min() >= 0 and codes.min() > 0):
         return Reader(seen, codes, times, seen)
-    keep = (seen >= 0) & (codes > 0)
+    keep = is_read(seen, codes)
     return Reader(seen[keep], codes[keep], times[keep], seen)
 
 

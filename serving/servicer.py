@@ -20,6 +20,7 @@ from interest.v1 import (
     retrieval_service_pb2_grpc,
     types_pb2,
 )
+from model.histories import NO_TIME
 from serving.domain import (
     AnyOf,
     Candidates,
@@ -40,7 +41,6 @@ from serving.metrics import CANDIDATES, COLD
 from serving.pipeline import Answer
 from serving.readers import MAX_ERRORS, Reader
 from serving.runtime import Runtime
-from serving.store.base import NO_TIME
 
 DEFAULT_DEADLINE = 5.0
 """Seconds that a call without a deadline of its own may take."""

@@ -40,10 +40,6 @@ class NewHistory:
     event_ids: Sequence[str]
 
 
-NO_TIME = np.iinfo(np.int64).min
-"""The timestamp of an event whose time is not known; sorts before every real one."""
-
-
 class UserStore(Protocol):
     """User histories and profiles. Methods may be called from any thread.
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.histories import NO_TIME
 from model.manifest import Manifest
 from model.snapshot import open_snapshot, read_histories
-from serving.store.base import NO_TIME, NewHistory, UserStore
+from serving.store.base import NewHistory, UserStore
 
 Int64 = npt.NDArray[np.int64]
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.histories import NO_TIME
 from serving.errors import StoreUnavailable
-from serving.store.base import NO_TIME, NewHistory
+from serving.store.base import NewHistory
 from serving.store.sqlite import CHUNK_EVENTS, SqliteStore
 
 Event = tuple[str, str, int, int, str]
