@@ -45,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "simulate": _offline("Make a dataset: a small synthetic interest economy."),
     "import": _offline("Make a dataset out of a public one, such as MovieLens."),
     "validate": _offline("Check a dataset; name the file, column and row of every fault."),
+    "inspect": _offline("Tell what a dataset holds, and what of it is suspicious."),
     "train": _offline("Train the two towers on a dataset."),
     "evaluate": _offline("Rank the whole catalogue for held-out users; print the metrics."),
     "export": _offline("Write the bundle and the user snapshot that a server needs."),

@@ -1,4 +1,4 @@
-"""The offline commands: simulate, validate, train, evaluate, export (import: import_cli.py).
+"""The offline commands: simulate, validate, train, export; evaluate, import and inspect: *_cli.py.
 
 Only arguments, progress and printing; what each command does is in the module it names. torch is
 imported inside the commands that need it, so that `--help` is quick.
@@ -12,6 +12,7 @@ import typer
 
 from training.evaluate_cli import evaluate
 from training.import_cli import importers
+from training.inspect_cli import inspect
 from training.recipes import RECIPES, find_recipe
 from training.terminal import console, say, suggest
 from training.world_config import WorldConfig
@@ -20,6 +21,7 @@ _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
 app.command()(evaluate)
+app.command()(inspect)
 
 
 Dataset = Annotated[Path, typer.Argument(help="A dataset folder (docs/dataset.md).")]

@@ -129,7 +129,7 @@ def draw(
 
     paint: given matplotlib axes whose colours are SERIES, in turn; use INK, FAINT and PAPER for
         anything else. Text is taken literally ($ is a dollar), and any script may be used. What
-        is drawn with a `label` gets a legend above the axes.
+        is drawn with a `label` gets a legend above the axes, unless `paint` made one.
     description: what it shows, in words, for those who cannot see it; the caption if left out.
     height: in inches where the width is 7.5; on the page it is scaled to the page's width.
     """
@@ -145,6 +145,7 @@ def draw(
                 "axes.prop_cycle": cycler(color=SERIES),
                 "axes.spines.right": False,
                 "axes.spines.top": False,
+                "date.converter": "concise",
                 "font.size": 9,
                 "grid.color": FAINT,
                 "grid.linewidth": 0.6,
@@ -170,7 +171,7 @@ def draw(
         FigureCanvasSVG(figure)
         axes = figure.subplots()
         paint(axes)
-        if axes.get_legend_handles_labels()[1]:
+        if axes.get_legend_handles_labels()[1] and axes.get_legend() is None:
             figure.legend(loc="outside upper left", ncols=5)
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     return Figure(_inline(written.getvalue(), description or caption), caption)
@@ -251,8 +252,7 @@ p { margin: .6rem 0; max-width: 44rem; overflow-wrap: anywhere; white-space: pre
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
-caption, figcaption { text-align: left; color: var(--soft); font-size: .875rem;
-  padding-bottom: .4rem; }
+.caption, figcaption { color: var(--soft); font-size: .875rem; margin: 0 0 .4rem; }
 th, td { padding: .35rem .9rem .35rem 0; vertical-align: top; border-bottom: 1px solid var(--faint);
   overflow-wrap: break-word; max-width: 26rem; }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; }
@@ -294,21 +294,25 @@ _TEMPLATE = Environment(
 </figure>
 {% else %}
 {% set sides = block.alignment() %}
-<div class="table"><table>
+<div class="table">
 {% if block.caption %}
-<caption>{{ block.caption }}</caption>
+<p class="caption">{{ block.caption }}</p>
 {% endif %}
+<table>
+{% if block.columns | select | list %}
 <thead><tr>
 {% for column in block.columns %}
 <th class="{{ sides[loop.index0] }}" scope="col">{{ column }}</th>
 {% endfor %}
 </tr></thead>
+{% endif %}
 <tbody>
 {% for row in block.cells() %}
 <tr>{% for cell in row %}<td class="{{ sides[loop.index0] }}">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
-</table></div>
+</table>
+</div>
 {% endif %}
 {% endfor %}
 </section>
