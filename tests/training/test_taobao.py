@@ -148,7 +148,7 @@ def test_small_batches_and_many_buckets_change_nothing(
     public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
-        f"{user},{user * item % 37},{item % 5},{'pv' if item % 3 else 'buy'},{1511600000 + 7 * item}"
+        f"{user},{user * item % 37},{item % 5},{'pv' if item % 3 else 'buy'},{1511600000 + item}"
         for item in range(60)
         for user in range(40)
     ]
