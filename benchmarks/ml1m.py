@@ -34,11 +34,11 @@ def main() -> None:
         penchant("import", "movielens", args.source, dataset)
     resume = ["--resume"] if (run / "run.json").exists() else []
     penchant("train", dataset, "--out", run, "--recipe", "movielens", *resume)
-    penchant("evaluate", run, "--k", "10", "--k", "50")
+    penchant("evaluate", run, "--k", "10", "--k", "50", "--baseline", "popularity")
     result = json.loads((run / "test.json").read_text())
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     minutes = epochs[-1]["minutes"]
-    model, popularity = result["model"], result["popularity"]
+    model, popularity = result["metrics"]["towers"], result["metrics"]["popularity"]
     figures = {
         "hr@10": model["hr@10"],
         "ndcg@10": model["ndcg@10"],

@@ -7,7 +7,7 @@ and with items but never with their product. Knows rankers only by their lists.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ class Evaluation:
     seconds: dict[str, float]
     """Ranker → what ranking took."""
 
+    @property
+    def accuracy(self) -> list[str]:
+        """The metrics that every user has."""
+        first = next(iter(self.metrics))
+        return [m for m in self.metrics[first] if f"{first}/{m}" in self.users.columns]
+
     def differences(self, metrics: Sequence[str]) -> dict[str, dict[str, Difference]]:
         """Baseline → metric → how much better the towers are, paired over users."""
         candidate, *references = self.metrics
@@ -78,10 +84,14 @@ def write_evaluation(found: Evaluation, path: Path, *, user_ids: Sequence[str]) 
     user_ids: the id of each user row. Each file is written whole or not at all, the JSON last.
     """
     ids = pl.Series("user_id", user_ids, pl.String)
-    table = found.users.with_columns(ids.gather(found.users["user"])).drop("user")
-    body = table.to_arrow()
-    write_whole(path.with_suffix(".parquet"), lambda partial: pq.write_table(body, partial))
-    write_text(path, json.dumps({**found.to_json(), "seconds": found.seconds}, indent=1) + "\n")
+    table = found.users.with_columns(ids.gather(found.users["user"])).drop("user").to_arrow()
+    write_whole(path.with_suffix(".parquet"), lambda partial: pq.write_table(table, partial))
+    differences = {
+        ranker: {metric: asdict(gap) for metric, gap in gaps.items()}
+        for ranker, gaps in found.differences(found.accuracy).items()
+    }
+    body = {**found.to_json(), "differences": differences, "seconds": found.seconds}
+    write_text(path, json.dumps(body, indent=1) + "\n")
 
 
 def evaluate_run(
@@ -163,7 +173,7 @@ def evaluate(
     popularity: [V] training events. circles: [V] the circle of each item, -1 for none.
     """
     num_items, depth = len(popularity), max(ks)
-    gone = filtered(questions.histories, seen)
+    gone = None if seen == "keep" else DistinctItems(filtered(questions.histories, seen))
     counts = {ranker.name: ListCounts(num_items, ks) for ranker in rankers}
     ranks = {ranker.name: np.zeros(len(questions.targets), np.int64) for ranker in rankers}
     seconds = dict.fromkeys(ranks, 0.0)
@@ -176,7 +186,7 @@ def evaluate(
         places = np.concatenate(
             [np.arange(questions.starts[i], questions.starts[i + 1]) for i in batch]
         )
-        excluded = None if seen == "keep" else distinct_items(gone, users)
+        excluded = None if gone is None else gone.of(users)
         for ranker in rankers:
             started = time.perf_counter()
             rows = ranker.top(questions.histories, users, depth, excluded=excluded)
@@ -225,10 +235,18 @@ def evaluate(
     return Evaluation(protocol, metrics, by_bucket, table, seconds)
 
 
-def distinct_items(histories: "Interactions", users: Int64) -> list[Int64]:
-    """The item rows in each user's history, sorted, each once."""
-    starts, items = histories.starts, histories.items
-    return [np.unique(items[starts[u] : starts[u + 1]]).astype(np.int64) for u in users]
+class DistinctItems:
+    """The item rows in each user's history, each once; made at once for all users."""
+
+    def __init__(self, histories: "Interactions") -> None:
+        num_items = histories.num_items
+        pairs = np.unique(histories.owners * num_items + histories.items)
+        self._items = pairs % num_items
+        self._starts = np.searchsorted(pairs, np.arange(histories.num_users + 1) * num_items)
+
+    def of(self, users: Int64) -> list[Int64]:
+        """Rising item rows of each of these users."""
+        return [self._items[self._starts[u] : self._starts[u + 1]] for u in users]
 
 
 def find_buckets(questions: Questions, popularity: Int64, *, seen: "Seen") -> dict[str, Bool]:
