@@ -43,7 +43,7 @@ _online = partial(Command, "serving.cli", "serve")
 
 COMMANDS: dict[str, Command] = {
     "simulate": _offline("Make a dataset: a small synthetic interest economy."),
-    "import": _offline("Make a dataset out of a public one, such as MovieLens."),
+    "import": _offline("Make a dataset out of your own tables, or out of a public one."),
     "validate": _offline("Check a dataset; name the file, column and row of every fault."),
     "inspect": _offline("Tell what a dataset holds, and what of it is suspicious."),
     "train": _offline("Train the two towers on a dataset."),

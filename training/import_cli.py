@@ -1,4 +1,4 @@
-"""`penchant import`: one subcommand a public dataset; each says which files it expects.
+"""`penchant import`: your own tables, or a public dataset; each subcommand says what it expects.
 
 Only arguments, progress and printing; what is read and how is in training/importers/.
 """
@@ -13,7 +13,8 @@ from training.importers.writer import ImportReport
 from training.terminal import console, say, suggest
 
 importers = typer.Typer(
-    help="Make a dataset out of a public one. Each subcommand says which files it expects.",
+    help="Make a dataset out of your own tables, or of a public one. Each subcommand says which "
+    "files it expects.",
     no_args_is_help=True,
 )
 
@@ -244,11 +245,53 @@ def microlens(
     suggest(f"penchant train {out} --out RUN")
 
 
+def _print_example(asked: bool) -> None:
+    if asked:
+        from training.importers.column_map import EXAMPLE
+
+        typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
+        raise typer.Exit
+
+
+@importers.command()
+def table(
+    map_file: Annotated[
+        Path, typer.Argument(metavar="MAP.toml", help="The column map; --example prints one.")
+    ],
+    out: Out,
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example",
+            help="Print a map with every field explained, to save and edit; then stop.",
+            callback=_print_example,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Your own tables: CSV, TSV, Parquet or JSON lines, by a column map.
+
+    The map says where events, items, users and links lie, which column is
+    which, how times are written, and what becomes of rows that do not fit.
+    Whatever it does not say is refused, with file and line; no time is made up.
+
+    First:   penchant import table --example > shop.toml
+    Then:    penchant import table shop.toml data/shop
+    """
+    from training.importers.tables import import_table
+    from training.report import progress_bar
+
+    with progress_bar(console, "import") as progress:
+        report = import_table(map_file, out, progress=progress)
+    _tell(report)
+    suggest(f"penchant train {out} --out RUN")
+
+
 def _tell(report: ImportReport) -> None:
     """What was written, and what was left out and why."""
     for title, counts in (("written", report.written), ("dropped", report.dropped)):
         for what, count in counts.items():
             say(f"{title:8s} {count:>12,} {what}")
-    for note in report.notes:
+    for note in (*report.notes, *report.summary.warnings):
         say(f"note     {note}")
     say(f"{report.out} is a dataset now.")

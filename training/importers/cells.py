@@ -23,6 +23,8 @@ class Cells:
     first_row: int
     values: pl.Series
     """Named as the column is in the file."""
+    rows: pl.Series | None = None
+    """The cells' rows, counted from first_row, where some were left out."""
 
     def refuse(self, wrong: pl.Series, problem: str, remedy: str) -> None:
         """Raise DatasetError for the first cell where `wrong` is true.
@@ -37,7 +39,7 @@ class Cells:
         shown = (repr(cell) if isinstance(cell, str) else str(cell))[:100]
         raise self.source.error(
             problem.replace("{}", shown),
-            row=self.first_row + row,
+            row=self.first_row + (row if self.rows is None else int(self.rows[row])),
             column=self.values.name,
             remedy=remedy,
         )

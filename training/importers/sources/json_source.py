@@ -18,6 +18,8 @@ from training.columns import first_true
 from training.importers.sources.source import BROKEN_GZIP, damaged_gzip, open_bytes
 
 _BATCH_ROWS = 65_536
+_FIRST_LINES = 100
+"""Lines that are read at once, so that `columns` says something from the start."""
 
 
 class JsonSource:
@@ -30,11 +32,17 @@ class JsonSource:
         name: str | None = None,
         parse: Callable[[str], object] | None = None,
     ) -> None:
-        """parse: reads one line; JSON where it is left out. Raises ValueError or SyntaxError."""
+        """Read the first lines for their keys.
+
+        parse: reads one line; JSON where it is left out. Raises ValueError or SyntaxError.
+        """
         self.name, self.fraction = name or path.name, 0.0
         self.columns: tuple[str, ...] = ()
+        self._met: set[str] = set()
         self._path, self._parse = path, parse or _DECODER.decode
-        open_bytes(path, self.name).close()
+        for _, record in islice(self.records(), _FIRST_LINES):
+            self._meet(record)
+        self.fraction = 0.0
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (row, object) of each line that is not blank."""
@@ -69,19 +77,17 @@ class JsonSource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
         """See SourceFile. A key that a line lacks is null there."""
-        known, first_row = set(self.columns), 0
-        cells: list[list[object]] = [[] for _ in columns]
+        first_row = 0
+        records: list[dict[str, Any]] = []
         for row, record in self.records():
-            if not known.issuperset(record):
-                self.columns += tuple(key for key in record if key not in known)
-                known.update(record)
-            for column, values in zip(columns, cells, strict=True):
-                values.append(record.get(column))
-            if row + 1 - first_row == _BATCH_ROWS:
-                yield first_row, self._frame(columns, cells, first_row)
-                first_row, cells = row + 1, [[] for _ in columns]
-        if cells and cells[0]:
-            yield first_row, self._frame(columns, cells, first_row)
+            records.append(record)
+            if not self._met.issuperset(record):
+                self._meet(record)
+            if len(records) == _BATCH_ROWS:
+                yield first_row, self._frame(columns, records, first_row)
+                first_row, records = row + 1, []
+        if records:
+            yield first_row, self._frame(columns, records, first_row)
 
     def error(
         self, problem: str, *, row: int, remedy: str, column: str | None = None
@@ -92,22 +98,28 @@ class JsonSource:
             line = next(islice(lines, row, None), row + 1)
         return DatasetError(f"line {line}: {problem}", file=self.name, column=column, remedy=remedy)
 
+    def _meet(self, record: dict[str, Any]) -> None:
+        self.columns += tuple(key for key in record if key not in self._met)
+        self._met.update(record)
+
     def _frame(
-        self, columns: Sequence[str], cells: list[list[object]], first_row: int
+        self, columns: Sequence[str], records: list[dict[str, Any]], first_row: int
     ) -> pl.DataFrame:
         series = [
-            self._series(column, values, first_row)
-            for column, values in zip(columns, cells, strict=True)
+            self._series(column, [record.get(column) for record in records], first_row)
+            for column in columns
         ]
         return pl.DataFrame(series)
 
     def _series(self, column: str, values: list[object], first_row: int) -> pl.Series:
+        kinds = set(map(type, values)) - {type(None)}
+        if kinds <= {str}:  # most columns; the rest of this method is slow
+            return pl.Series(column, values, dtype=pl.String)
         try:
             texts = [_as_text(value) for value in values]
-            has_lists = any(isinstance(text, list) for text in texts)
-            dtype = pl.List(pl.String) if has_lists else pl.String()
-            if has_lists and any(isinstance(text, str) for text in texts):
+            if list in kinds and kinds != {list}:
                 raise TypeError
+            dtype = pl.List(pl.String) if list in kinds else pl.String()
             return pl.Series(column, texts, dtype=dtype)
         except TypeError:
             pass
