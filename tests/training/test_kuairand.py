@@ -11,8 +11,9 @@ import pytest
 from model.errors import DatasetError
 from model.schema import read_schema
 from tests.training.kuairand_files import SEQUENCES, T0, USERS, VIDEOS, exposure, partial, release
-from training.importers import delimited, grouping
+from training.importers import grouping
 from training.importers.kuairand import import_kuairand
+from training.importers.sources import csv_source
 from training.importers.writer import ImportReport
 
 START = datetime.fromtimestamp(T0 / 1000, UTC)
@@ -40,7 +41,7 @@ def dropped_of(report: ImportReport, word: str) -> int:
 def test_full_release(
     block_bytes: int, pure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_source, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(grouping, "_BUCKET_BYTES", block_bytes)
     told: list[float] = []
     out = tmp_path / "out"
@@ -312,7 +313,7 @@ BROKEN_PARTIAL: list[tuple[str, Callable[[str], str], str, str]] = [
         "line 8: 'yes' must be 0 or 1",
         "is_click",
     ),
-    ("events_val.tsv", lambda t: t.replace("time_ms", "time", 1), "is missing from", "time_ms"),
+    ("events_val.tsv", lambda t: t.replace("time_ms", "time", 1), "there is no such column", "time_ms"),
 ]  # fmt: skip
 
 
@@ -336,7 +337,7 @@ def test_users_are_unique_across_batches_too(
     path = cut / "train_user_sequences_last50.tsv"
     others = "".join(f"{user}\t1\t{T0}\t5\t\t\n" for user in range(100, 150))
     path.write_text(SEQUENCES + others + SEQUENCES.splitlines()[1] + "\n")
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 600)
+    monkeypatch.setattr(csv_source, "_BLOCK_BYTES", 600)
     with pytest.raises(DatasetError, match="line 55: '1' must be a user"):
         import_kuairand(cut, tmp_path / "out")
 

@@ -9,8 +9,8 @@ import pytest
 
 from model.errors import DatasetError
 from model.schema import read_schema
-from training.importers import delimited
 from training.importers.retailrocket import import_retailrocket
+from training.importers.sources import csv_source
 
 # Visitor 1 bought item 7 twice at one moment, in two transactions; line 6 is line 3 again.
 FILES = {
@@ -61,7 +61,7 @@ def events_of(out: Path) -> pl.DataFrame:
 def test_public_release(
     block_bytes: int, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_source, "_BLOCK_BYTES", block_bytes)
     told: list[float] = []
     out = tmp_path / "out"
     report = import_retailrocket(public, out, progress=lambda part, _: told.append(part))

@@ -9,7 +9,8 @@ import pytest
 
 from model.errors import ConfigError, DatasetError
 from model.schema import read_schema
-from training.importers import behaviours, delimited, grouping
+from training.importers import behaviours, grouping
+from training.importers.sources import csv_source
 from training.importers.taobao import import_taobao
 from training.importers.writer import ImportReport
 
@@ -154,7 +155,7 @@ def test_small_batches_and_many_buckets_change_nothing(
     ]
     (public / "UserBehavior.csv").write_text("\n".join(lines + lines[100:150]) + "\n")
     whole = import_taobao(public, tmp_path / "whole")
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(csv_source, "_BLOCK_BYTES", 1_000)
     monkeypatch.setattr(grouping, "_BUCKET_BYTES", 5_000)
     monkeypatch.setattr(behaviours, "SLICE_ROWS", 30)
     small = import_taobao(public, tmp_path / "small")
@@ -181,7 +182,7 @@ BROKEN = [
     ("1,2,3,pv," + "9" * 30 + "\n", "line 12: .* at most 18 digits", "unix_seconds"),
     (",2,3,pv,1512000300\n", "line 12: '' must be an id", "user"),
     ("1,,3,pv,1512000300\n", "line 12: '' must be an id", "item"),
-    ("\n1,2,3,pv,1512000300\n", "line 12: '' must be an id", "user"),
+    ("\n1,2,3,pv,soon\n", "line 13: 'soon' must be Unix seconds", "unix_seconds"),
     ("user,item,category,behaviour,time\n", "line 12: 'behaviour' must be one of", "behaviour"),
 ]
 
@@ -197,12 +198,11 @@ def test_a_malformed_line_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_source, "_BLOCK_BYTES", block_bytes)
     (public / "UserBehavior.csv").write_text(LOG + line)
     with pytest.raises(DatasetError, match=says) as caught:
         import_taobao(public, tmp_path / "out")
     assert (caught.value.file, caught.value.column) == ("UserBehavior.csv", column)
-    assert "tianchi.aliyun.com" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["public"]
 
 
@@ -240,13 +240,13 @@ def test_held_out_purchases_have_no_time(held_out: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("interactions.tsv", "user\titem\tunix_ts\n", "the column is missing from the header"),
+        ("interactions.tsv", "user\titem\tunix_ts\n", "there is no such column"),
         ("interactions.tsv", "user\titem\tbehaviour\tunix_ts\n", "nothing is left to write"),
         ("interactions.tsv", "", "the file is empty"),
         ("interactions.tsv", INTERACTIONS + "1\t2\tview\t1511929781\n", "line 8: 'view' must be"),
         ("test_buy.tsv", "user\titem\n1\n", "line 2: Expected 2 columns, got 1"),
         ("test_buy.tsv", "user\titem\n1\t\n", "line 2: '' must be an id"),
-        ("test_buy.tsv", "user item\n", "the column is missing from the header"),
+        ("test_buy.tsv", "user item\n", "there is no such column"),
     ],
 )
 def test_a_malformed_copy_is_refused(

@@ -91,9 +91,9 @@ class BehaviourLog:
         number. Lines without a time, or with one outside the period, are dropped and counted.
         """
 
-        def told(num_bytes: int) -> None:
+        def told(fraction: float) -> None:
             if progress is not None:
-                progress(num_bytes / self.file.num_bytes, f"reading {self.file.name}")
+                progress(fraction, f"reading {self.file.name}")
 
         start, end = (_micros(t) for t in (self._period.start, self._period.end))
         for frame in self.file.batches(told):

@@ -1,26 +1,23 @@
-"""Text files of one record a line (CSV, TSV), read batch by batch as strings.
+"""A published text file of one record a line, with the columns that its importer needs.
 
-Every problem is a DatasetError that names file, line and column. A batch is all that memory holds.
-Knows no public dataset and no meaning of a column; fields may be quoted, but no record may span
-lines, so that line numbers are true.
+Read strictly and batch by batch as strings; a cell that is wrong is a DatasetError that names
+file, line and column, shows the cell, and says where to get the file. Knows no public dataset and
+no meaning of a column.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv as pc
 
 from model.errors import DatasetError
-from training.columns import closest, first_true
+from training.columns import first_true
+from training.importers.sources.csv_source import CsvSource
+from training.importers.sources.source import require_columns
 
 LINE = "line"
-"""The column that each batch has beside the file's own: the line number, from 1, as Int64."""
-
-_BLOCK_BYTES = 4 * 2**20
-_ROW = re.compile(r"Row #(\d+): (.*)")
+"""The column that each batch has beside the file's own: the line number, from 1, Int64; empty lines
+are not counted."""
 
 
 class DelimitedFile:
@@ -33,53 +30,49 @@ class DelimitedFile:
         *,
         separator: str = ",",
         header: bool = True,
+        quoted: bool = False,
         origin: str,
     ) -> None:
         """Open and check the header.
 
         columns: those to read. With a header, the file may have more, in any order; without one,
         they are the file's columns in order.
+        quoted: whether "…" may hold separators.
         origin: where the file can be had, one sentence; it ends the errors that call for it.
 
         Raises DatasetError if the file is missing or empty, or lacks a column.
         """
-        self.name = path.name
-        self._path, self._separator, self._origin = path, separator, origin
-        self._columns, self._has_header = list(columns), header
-        try:
-            with path.open("rb") as file:
-                first = file.readline(1 << 20)
-        except FileNotFoundError:
+        self.name, self._origin, self._columns = path.name, origin, list(columns)
+        if not path.is_file():
             raise DatasetError(
                 f"there is no such file in {path.parent}.", file=self.name, remedy=origin
-            ) from None
-        if not first:
-            raise DatasetError("the file is empty.", file=self.name, remedy=origin)
+            )
         self.num_bytes = path.stat().st_size
-        self._names = self._read_header(first) if header else self._columns
+        if not self.num_bytes:
+            raise DatasetError("the file is empty.", file=self.name, remedy=origin)
+        self._first_line = 2 if header else 1
+        self._source = CsvSource(
+            path,
+            separator=separator,
+            quoted=quoted,
+            header=None if header else self._columns,
+            nulls=(),
+        )
+        require_columns(self._source, self._columns, remedy=origin)
 
-    def batches(self, progress: Callable[[int], None] | None = None) -> Iterator[pl.DataFrame]:
-        """Yield frames of strings, with LINE; an empty field is the empty string.
+    def batches(self, progress: Callable[[float], None] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield frames of strings, with LINE; an empty cell is the empty string.
 
-        progress: called with the number of bytes read so far.
+        progress: called with the fraction of the file that is read.
 
-        Raises DatasetError for a line with too few or too many fields, or that is not UTF-8.
+        Raises DatasetError for a line with too few or too many cells, or that is not UTF-8.
         """
-        line = 2 if self._has_header else 1
-        with pa.OSFile(str(self._path)) as source:
-            try:
-                with self._open(source) as reader:
-                    for batch in reader:
-                        frame = pl.from_arrow(batch)
-                        assert isinstance(frame, pl.DataFrame)
-                        yield frame.with_columns(
-                            pl.int_range(line, line + frame.height, dtype=pl.Int64).alias(LINE)
-                        )
-                        line += frame.height
-                        if progress is not None:
-                            progress(min(source.tell(), self.num_bytes))
-            except pa.ArrowInvalid as error:
-                raise self._malformed(str(error)) from None
+        for first_row, frame in self._source.batches(self._columns):
+            first = first_row + self._first_line
+            lines = pl.int_range(first, first + frame.height, dtype=pl.Int64)
+            yield frame.with_columns(lines.alias(LINE))
+            if progress is not None:
+                progress(self._source.fraction)
 
     def refuse(self, frame: pl.DataFrame, wrong: pl.Expr, *, column: str, allowed: str) -> None:
         """Raise DatasetError for the first row of a batch where `wrong` is true.
@@ -88,62 +81,17 @@ class DelimitedFile:
         """
         row = first_true(frame.select(wrong.alias("wrong")).to_series())
         if row is not None:
-            raise DatasetError(
-                f"line {frame[LINE][row]}: {frame[column][row]!r:.100} must be {allowed}.",
-                file=self.name,
+            raise self._source.error(
+                f"{frame[column][row]!r:.100} must be {allowed}.",
+                row=frame[LINE][row] - self._first_line,
                 column=column,
                 remedy="Mend the line, or get the file again. " + self._origin,
             )
 
     def refuse_empty(self, frame: pl.DataFrame, *columns: str) -> None:
-        """Raise DatasetError for the first empty field of these columns."""
+        """Raise DatasetError for the first empty cell of these columns."""
         for column in columns:
             self.refuse(frame, pl.col(column) == "", column=column, allowed="an id, not empty")
-
-    def _open(self, source: pa.NativeFile) -> pc.CSVStreamingReader:
-        return pc.open_csv(
-            source,
-            # One thread: only then does an error know its row.
-            read_options=pc.ReadOptions(
-                use_threads=False,
-                block_size=_BLOCK_BYTES,
-                column_names=self._names,
-                skip_rows=int(self._has_header),
-            ),
-            # An empty line counts as a row, so that line numbers stay true; its cells are refused.
-            parse_options=pc.ParseOptions(delimiter=self._separator, ignore_empty_lines=False),
-            convert_options=pc.ConvertOptions(
-                column_types={name: pa.string() for name in self._names},
-                include_columns=self._columns,
-                strings_can_be_null=False,
-            ),
-        )
-
-    def _read_header(self, first: bytes) -> list[str]:
-        text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-        names = [name.strip().strip('"') for name in text.split(self._separator)]
-        for column in self._columns:
-            if names.count(column) != 1:
-                problem = "comes twice in" if column in names else "is missing from"
-                raise DatasetError(
-                    f"line 1: the column {problem} the header. {closest(column, names)}"
-                    f"The file has: {', '.join(names)!s:.300}.",
-                    file=self.name,
-                    column=column,
-                    remedy=self._origin,
-                )
-        return names
-
-    def _malformed(self, reason: str) -> DatasetError:
-        """pyarrow says `Row #3: Expected 5 columns, got 4: …`; it counts lines from 1."""
-        found = _ROW.search(reason)
-        where, told = (f"line {found[1]}", found[2]) if found else ("a line", reason)
-        shape = self._separator.join(self._names)
-        return DatasetError(
-            f"{where}: {told.splitlines()[0]:.200}. A line must be {shape!r:.300}.",
-            file=self.name,
-            remedy="Mend the line, or get the file again. " + self._origin,
-        )
 
 
 def unknown_layout(source: Path, *, expected: str, origin: str) -> DatasetError:

@@ -99,9 +99,11 @@ def _import_release(folder: Path, release: str, out: Path, *, tell: Progress) ->
     logs = [DelimitedFile(folder / name, RELEASE_COLUMNS, origin=ORIGIN) for name in names]
     log = ExposureLog(logs, RELEASE_COLUMNS, _PERIOD)
     video_file = DelimitedFile(
-        folder / f"video_features_basic_{release}.csv", VIDEO_COLUMNS, origin=ORIGIN
+        folder / f"video_features_basic_{release}.csv", VIDEO_COLUMNS, quoted=True, origin=ORIGIN
     )
-    user_file = DelimitedFile(folder / f"user_features_{release}.csv", USER_COLUMNS, origin=ORIGIN)
+    user_file = DelimitedFile(
+        folder / f"user_features_{release}.csv", USER_COLUMNS, quoted=True, origin=ORIGIN
+    )
     schema = kuairand_schema(f"kuairand-{release}", time="exact", events=EVENTS)
     shown, active = Distinct("item_id"), Distinct("user_id")
     num_exposures = num_events = 0

@@ -76,8 +76,9 @@ class ExposureLog:
         done_bytes, first_place = 0, 0
         for file in self.files:
 
-            def told(num: int, before: int = done_bytes, name: str = file.name) -> None:
-                progress((before + num) / self.num_bytes, f"reading {name}")
+            def told(part: float, file: DelimitedFile = file, before: int = done_bytes) -> None:
+                done = before + part * file.num_bytes
+                progress(done / self.num_bytes, f"reading {file.name}")
 
             for frame in file.batches(told):
                 self.num_read[file.name] += frame.height

@@ -68,7 +68,7 @@ def import_sequences(source: Path, out: Path, *, period: Period, tell: Progress)
     videos = read_videos(
         DelimitedFile(source / VIDEOS, VIDEO_COLUMNS, separator="\t", origin=_ORIGIN)
     )
-    people = read_users(DelimitedFile(source / USERS, USER_COLUMNS, origin=_ORIGIN))
+    people = read_users(DelimitedFile(source / USERS, USER_COLUMNS, quoted=True, origin=_ORIGIN))
     tell(0.05, f"reading {SEQUENCES}")
     train.read(sequences)
     exposures = _later_exposures(log, train, lambda part, what: tell(0.3 + 0.2 * part, what))

@@ -153,9 +153,8 @@ class _Categories:
         for number, file in enumerate(self._files):
             self.num_read[file.name] = 0
 
-            def told(done: int, file: DelimitedFile = file, number: int = number) -> None:
-                part = (number + done / file.num_bytes) / len(self._files)
-                progress(part, f"reading {file.name}")
+            def told(part: float, file: DelimitedFile = file, number: int = number) -> None:
+                progress((number + part) / len(self._files), f"reading {file.name}")
 
             for frame in file.batches(told):
                 self.num_read[file.name] += frame.height
