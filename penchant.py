@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "train": _offline("Train the two towers on a dataset."),
     "evaluate": _offline("Rank the whole catalogue for held-out users; print the metrics."),
     "export": _offline("Write the bundle and the user snapshot that a server needs."),
+    "embed": _offline("Write the vectors of all items or all users to Parquet."),
     "load-users": _online("Load a snapshot's users and histories into a server's store."),
     "serve": _online("Serve a bundle over gRPC."),
     "query": _online("Ask a running server what a user would love."),

@@ -4,6 +4,7 @@ PenchantError
  ├─ DatasetError       a dataset breaks its contract: names file, column, row, and the remedy
  ├─ ConfigError        a config value is not allowed: names the field and what is allowed
  ├─ CheckpointError    a checkpoint does not belong to this run, or is damaged
+ ├─ NoVector           a tower gives no finite vector for an item or a user: names it
  └─ BundleRejected     a bundle or snapshot is damaged, incomplete or of an unknown format
                        (the serving tree continues in serving/errors.py)
 """
@@ -45,6 +46,10 @@ class ConfigError(PenchantError):
 
 class CheckpointError(PenchantError):
     """A checkpoint is damaged or belongs to another run."""
+
+
+class NoVector(PenchantError):
+    """A tower gives NaN or infinity for an item or a user; the message names it."""
 
 
 class BundleRejected(PenchantError):

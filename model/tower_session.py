@@ -6,13 +6,14 @@ The only module of `model` that needs onnxruntime.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+import pyarrow as pa
 
-from model.errors import BundleRejected
+from model.errors import BundleRejected, NoVector
 
 Float32 = npt.NDArray[np.float32]
 
@@ -61,3 +62,18 @@ class TowerSession:
         }
         (output,) = self._session.run(None, feeds)
         return np.asarray(output)
+
+
+def require_vectors(vectors: Float32, ids: pa.Array, *, of: Literal["item", "user"]) -> None:
+    """Raise NoVector if one of a tower's outputs is not finite, naming its id.
+
+    vectors: [N, D] float32. ids: [N] strings.
+    """
+    without = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(without):
+        name = ids[int(without[0])].as_py()
+        raise NoVector(
+            f"the {of} tower gives NaN or infinity for {of} {name!r} ({len(without):,} of "
+            f"{len(vectors):,} here). Look at the numbers and vectors of its features: one may be "
+            "out of all bounds. If none is, the weights are damaged: train again."
+        )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from training.embed_cli import embedders
 from training.evaluate_cli import evaluate
 from training.import_cli import importers
 from training.inspect_cli import inspect
@@ -20,6 +21,7 @@ from training.world_config import WorldConfig
 _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
+app.add_typer(embedders, name="embed")
 app.command()(evaluate)
 app.command()(inspect)
 

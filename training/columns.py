@@ -190,9 +190,16 @@ class ParquetTable:
     def checked_batches(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """As `batches`, with every cell checked against its column. Raises DatasetError."""
         for first_row, frame in self.batches():
-            for name in frame.columns:
-                self._check_cells(frame[name], self._columns[name], first_row)
+            self.check(frame, first_row)
             yield first_row, frame
+
+    def check(self, frame: pl.DataFrame, first_row: int) -> None:
+        """Check every cell of some rows, the first of which is `first_row` of the file.
+
+        Raises DatasetError naming the first cell that its column does not allow.
+        """
+        for name in frame.columns:
+            self._check_cells(frame[name], self._columns[name], first_row)
 
     def error(self, problem: str, *, column: str, row: int, remedy: str) -> DatasetError:
         """A DatasetError that names this file."""

@@ -1,8 +1,12 @@
 """How the offline commands speak to people: one console, lines that can be copied, next steps."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 console = Console()
 
@@ -16,3 +20,38 @@ def suggest(next_step: str) -> None:
 def say(what: object, style: str | None = None) -> None:
     """Print for people; a command stays on one line, so that it can be copied."""
     console.print(what, style=style, highlight=False, soft_wrap=isinstance(what, str))
+
+
+class _Speed(ProgressColumn):
+    """Rows a second, over the last half minute or so."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} rows/s")
+
+
+@contextmanager
+def rows_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for rows that are made; yields progress(rows done, rows in all).
+
+    Rows that the first call counts as done were there before, and count for no speed.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        _Speed(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+    def progress(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(title, total=total, completed=done)
+            bar.start()
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield progress
+    finally:
+        if bar.tasks:
+            bar.stop()
