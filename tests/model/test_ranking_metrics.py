@@ -34,7 +34,7 @@ def test_metrics_of_several_targets_a_user_by_hand() -> None:
     # User 0 has targets at ranks 1, 3 and none; user 1 at 12; user 2 at 2 and 3.
     metrics = user_metrics(np.array([1, 3, 0, 12, 2, 3]), (2, 10), starts=np.array([0, 3, 4, 6]))
     second, third = 1 / np.log2(3), 1 / np.log2(4)
-    expected = {
+    expected: dict[str, list[float]] = {
         "hr@2": [1, 0, 1],
         "recall@2": [1 / 3, 0, 1 / 2],
         # Three targets, but a list of two: its ideal has two hits.

@@ -54,7 +54,8 @@ def listed(questions: Questions) -> dict[int, list[int]]:
 
 
 def history(data: Interactions, user: int) -> list[int]:
-    return data.items[data.starts[user] : data.starts[user + 1]].tolist()
+    items: list[int] = data.items[data.starts[user] : data.starts[user + 1]].tolist()
+    return items
 
 
 def test_leave_one_out_by_hand() -> None:
@@ -186,7 +187,7 @@ def test_what_is_asked_was_never_learned_nor_known(kind: str) -> None:
 
 
 def test_some_of_the_questions_keep_their_targets() -> None:
-    data = events(*([(item + user, WATCH, item) for item in range(11)] for user in range(9)))
+    data = events(*([(item + user, WATCH, float(item)) for item in range(11)] for user in range(9)))
     whole = split_events(data, config(split="time", holdout_days=2)).questions("test")
     some = whole.sample(3, seed=1)
     assert len(some.users) == 3 and listed(some).items() <= listed(whole).items()
