@@ -3,6 +3,7 @@
 Only arguments, progress and printing; what is read and how is in training/importers/.
 """
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,7 +75,7 @@ def kuairand(
     with progress_bar(console, "import") as progress:
         report = import_kuairand(source, out, progress=progress)
     _tell(report)
-    suggest(f"penchant train {out} --out RUN")
+    suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
 
 
 @importers.command()
@@ -121,7 +122,7 @@ def taobao(
             last_day=last_day.date(),
         )
     _tell(report)
-    suggest(f"penchant train {out} --out RUN")
+    suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
 
 
 @importers.command()
@@ -148,7 +149,7 @@ def mule(
     with progress_bar(console, "import") as progress:
         report = import_mule(source, out, progress=progress)
     _tell(report)
-    suggest(f"penchant train {out} --out RUN")
+    suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
 
 
 @importers.command()
@@ -173,7 +174,7 @@ def retailrocket(
     with progress_bar(console, "import") as progress:
         report = import_retailrocket(source, out, progress=progress)
     _tell(report)
-    suggest(f"penchant train {out} --out RUN")
+    suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
 
 
 @importers.command()

@@ -19,6 +19,8 @@ from training.importers.writer import Progress
 _BUCKET_BYTES = 32 * 2**20
 """Of the source's text. Sorting a bucket takes several times that."""
 
+_PENDING_ROWS = 1_000_000
+
 SLICE_ROWS = 250_000
 """Of a bucket, so many rows at a time become events, which take more memory."""
 
@@ -92,7 +94,7 @@ class Distinct:
         """Take in more rows."""
         self._pending.append(frame.select(self._columns).unique(maintain_order=True))
         self._num_pending += self._pending[-1].height
-        if self._num_pending > max(self._kept.height, 1_000_000):
+        if self._num_pending > max(self._kept.height, _PENDING_ROWS):
             self._compact()
 
     def rows(self) -> pl.DataFrame:
