@@ -58,4 +58,6 @@ def named(values: Sequence[object], *, most: int = 3) -> str:
 
 def plain(value: float) -> str:
     """Four digits that count, and never an exponent where a person would write none."""
-    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
+    if 10_000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if 1_000 <= abs(value) < 10_000 else f"{value:.4g}"

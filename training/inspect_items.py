@@ -71,8 +71,9 @@ def inspect_items(dataset: Path, scan: EventScan) -> tuple[ItemFigures, list[Fin
         pl.col("^n_.*$").fill_null(0)
     )
     exposures = distribution(counted["n_exposure"])
-    unavailable = ~counted["available"]
-    expired = (counted["expires_at"] <= counted["last"].max()).fill_null(False)
+    unavailable, expired = counted.select(
+        ~pl.col("available"), (pl.col("expires_at") <= pl.col("last").max()).fill_null(False)
+    )
     figures = ItemFigures(
         num_items=counted.height,
         num_idle=int((counted["n_all"] == 0).sum()),

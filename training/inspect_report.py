@@ -19,7 +19,7 @@ from training.inspect_findings import Finding
 from training.inspect_tables import Grid, grids, share_of
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_WIDTH = 60
+_WIDTH = 50
 
 
 def report(found: Inspection) -> Iterator[RenderableType]:

@@ -141,7 +141,7 @@ def span(found: Inspection) -> str:
     pattern = "%Y-%m-%d %H:%M" if found.schema.time == "exact" else "%Y-%m-%d"
     text = f"{summary.first:{pattern}} to {summary.last:{pattern}} UTC"
     if times.a_day is not None:
-        text += f", {times.a_day.num_days:,} days"
+        text += ", 1 day" if times.a_day.num_days == 1 else f", {times.a_day.num_days:,} days"
     untimed = summary.num_events - times.num_timed
     return text + (f"; {untimed:,} events without a time" if untimed else "")
 
@@ -222,6 +222,8 @@ def splits(found: Inspection) -> Grid:
     """What the published split holds out, and what of it is known from train."""
     rows = []
     for name, part in found.splits.items():
+        if not part.num_events:
+            continue
         held_out = name != TRAIN
         rows.append(
             (
@@ -297,9 +299,10 @@ def _kinds(found: Inspection) -> Iterator[tuple[Cell, ...]]:
 
 
 def _quantiles(found: Inspection) -> Iterator[tuple[Cell, ...]]:
+    has_more = found.users.history.num_events < found.summary.num_events
     rows: list[tuple[str, Distribution | None]] = [
         ("history of a user", found.users.history_a_user),
-        ("all events of a user", found.users.events_a_user),
+        ("all events of a user", found.users.events_a_user if has_more else None),
         ("history events of an item", found.items.history_an_item),
         ("exposures of an item", found.items.exposures_an_item),
     ]
