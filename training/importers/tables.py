@@ -66,9 +66,9 @@ def import_table(map_file: Path, out: Path, *, progress: Progress | None = None)
             writer.append_events(frame)
         tables.finish("events", rows.dropped)
         if not num_events:
-            why = "; ".join(f"{count:,} {reason}" for reason, count in tables.dropped.items())
+            why = ", ".join(f"{count:,} {reason}" for reason, count in rows.dropped.items())
             raise DatasetError(
-                f"no event is left ({why or 'the files have no rows'}).",
+                f"no event is left (dropped: {why})." if why else "there are no rows.",
                 file=str(mapped.events.files),
                 remedy="Check [events] in the map.",
             )
