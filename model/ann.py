@@ -49,7 +49,7 @@ def exact_search(
         if excluded is not None:
             for i, out in enumerate(excluded[start : start + size]):
                 block[i, out] = -np.inf
-        top = top_columns(block, depth)
+        top = _top(block, depth)
         found = np.take_along_axis(block, top, axis=1)
         end = start + len(block)
         scores[start:end, :depth] = found
@@ -57,9 +57,8 @@ def exact_search(
     return rows, scores
 
 
-def top_columns(scores: Float32, depth: int) -> Int64:
-    """The columns [Q, depth] of the depth ≤ N largest of each row of scores [Q, N], best first;
-    among equal scores the lower column comes first."""
+def _top(scores: Float32, depth: int) -> Int64:
+    """Columns of the `depth` largest of each row, ordered, ties to the lower column."""
     num_columns = scores.shape[1]
     if depth < num_columns:
         threshold = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]

@@ -139,6 +139,5 @@ class TitleKNN:
             profile = profiles(histories, users[block], half_life=self.half_life, longest=_LONGEST)
             likes = (profile @ self.titles).toarray()
             scores = np.ascontiguousarray((self.titles @ likes.T).T)
-            scores[scores == 0] = -np.inf
             rows[block] = best_of_dense(scores, k, excluded=part(excluded, block))
         return fill(rows, self.order, excluded=excluded)

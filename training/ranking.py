@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from model.ann import top_columns
 from training.dataset import Interactions
 
 Int64 = npt.NDArray[np.int64]
@@ -111,7 +110,7 @@ def part(excluded: Excluded, users: slice) -> Excluded:
 
 
 def best_of_sparse(scores: Any, k: int, *, excluded: Excluded) -> tuple[Int64, Float32]:
-    """The k largest entries of each row of a CSR matrix [B, N]; ties to the lower column.
+    """The k largest entries of each row of a CSR matrix [B, V]; ties to the lower column.
 
     Returns columns [B, k] int64 (-1: none) and scores [B, k] float32 (0: none). What is not stored
     in the matrix is never returned.
@@ -123,25 +122,29 @@ def best_of_sparse(scores: Any, k: int, *, excluded: Excluded) -> tuple[Int64, F
         if excluded is not None and len(excluded[i]):
             left = ~np.isin(columns, excluded[i])
             columns, values = columns[left], values[left]
-        if len(values) > k:
-            # All that tie with the k-th stay, so that the sort settles the tie.
-            near = values >= np.partition(values, -k)[-k]
-            columns, values = columns[near], values[near]
-        order = np.lexsort((columns, -values))[:k]
-        rows[i, : len(order)], found[i, : len(order)] = columns[order], values[order]
+        best = _largest(values, columns, k)
+        rows[i, : len(best)], found[i, : len(best)] = columns[best], values[best]
     return rows, found
 
 
 def best_of_dense(scores: Float32, k: int, *, excluded: Excluded) -> Int64:
-    """The columns [B, k] int64 of the k largest of each row of scores [B, N]; ties to the lower.
-
-    What scores -inf is never returned, -1 stands in its place. Excluded cells are overwritten.
+    """The columns [B, k] int64 of the k largest scores above 0 of each row [B, V], -1 where there
+    are no more; ties to the lower column. Sets the scores of excluded columns to 0.
     """
-    if excluded is not None:
-        for i, out in enumerate(excluded):
-            scores[i, out] = -np.inf
     rows = np.full((len(scores), k), -1, np.int64)
-    top = top_columns(scores, min(k, scores.shape[1]))
-    best = np.take_along_axis(scores, top, axis=1)
-    rows[:, : top.shape[1]] = np.where(np.isneginf(best), -1, top)
+    for i, values in enumerate(scores):
+        if excluded is not None:
+            values[excluded[i]] = 0
+        columns = np.flatnonzero(values > 0)
+        best = columns[_largest(values[columns], columns, k)]
+        rows[i, : len(best)] = best
     return rows
+
+
+def _largest(values: Float32, columns: Int64, k: int) -> Int64:
+    """Where the k largest values [n] are, best first; ties to the lower of columns [n]."""
+    if len(values) <= k:
+        return np.lexsort((columns, -values))
+    # All that tie with the k-th stay, so that the sort settles the tie.
+    near = np.flatnonzero(values >= np.partition(values, -k)[-k])
+    return near[np.lexsort((columns[near], -values[near]))[:k]]

@@ -86,10 +86,10 @@ def test_sparse_and_dense_agree_with_plain_sorting() -> None:
     )[::-1]
     assert best_of_sparse(sparse, 12, excluded=excluded)[0].tolist() == expected
     assert best_of_sparse(shuffled, 12, excluded=excluded)[0].tolist() == expected
-    dense = np.where(scores > 0, scores, -np.inf).astype(np.float32)
-    assert best_of_dense(dense, 12, excluded=excluded).tolist() == expected
-    assert best_of_dense(scores[:1].copy(), 33, excluded=None).tolist() == [
-        [*np.argsort(-scores[0], kind="stable").tolist(), -1, -1, -1]
+    assert best_of_dense(scores.copy(), 12, excluded=excluded).tolist() == expected
+    assert best_of_dense(scores.copy(), 33, excluded=None)[0].tolist() == [
+        *(i for i in np.argsort(-scores[0], kind="stable").tolist() if scores[0, i]),
+        *[-1] * (33 - np.count_nonzero(scores[0])),
     ]
 
 
