@@ -66,15 +66,15 @@ class ItemKNN:
         had = profiles(training, np.arange(training.num_users), half_life=None, longest=_LONGEST)
         had.data[:] = 1
         had_by = had.T.tocsr()
-        users_of = np.diff(had_by.indptr)
-        # No row of the product has more cells than its users have events, or than there are items.
+        norms = np.sqrt(np.diff(had_by.indptr), dtype=np.float32)
+        # No row of the product has more cells than its users have events, or than there are items;
+        # and the best of a row take num_neighbours cells, however few there are.
         costs = np.minimum(had_by @ np.diff(had.indptr), training.num_items)
         columns, values, counts = [], [], []
-        for block in blocks(costs, BLOCK):
+        for block in blocks(np.maximum(costs, num_neighbours), BLOCK):
             near = had_by[block] @ had
-            own = np.repeat(np.arange(len(users_of))[block], np.diff(near.indptr))
-            spread = np.sqrt(users_of[own].astype(np.float64) * users_of[near.indices])
-            near.data /= (spread + shrinkage).astype(np.float32)
+            own = np.repeat(norms[block], np.diff(near.indptr))
+            near.data /= own * norms[near.indices] + np.float32(shrinkage)
             itself = [np.array([i]) for i in range(block.start, block.stop)]
             rows, scores = best_of_sparse(near, num_neighbours, excluded=itself)
             columns.append(rows[rows >= 0].astype(np.int32))

@@ -1,5 +1,6 @@
 """Item-kNN and title-kNN against arithmetic by hand and a plain dense version in float64."""
 
+import tracemalloc
 from dataclasses import replace
 from math import log, sqrt
 
@@ -95,6 +96,21 @@ def test_item_knn_equals_the_plain_version(monkeypatch: pytest.MonkeyPatch) -> N
     again = ItemKNN.fit(training, NO_TITLES, seed=0, num_neighbours=15, half_life=4)
     assert (again.similarity != ranker.similarity).nnz == 0
     assert again.top(asked, users, 20, excluded=None).tolist() == found.tolist()
+
+
+def test_memory_of_the_fit_does_not_grow_with_items_times_items_or_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.neighbours.BLOCK", 1 << 17)
+    training = interactions([9] * 400, num_items=20_000)  # most items have no event
+    tracemalloc.start()
+    try:
+        ItemKNN.fit(training, NO_TITLES, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A float for each item's 100 neighbours would be 8 MB, one for each pair of items 1,600 MB.
+    assert peak < 6e6
 
 
 def test_only_the_last_events_of_a_long_history_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
