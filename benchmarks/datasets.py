@@ -43,7 +43,11 @@ SETS = {
         "Retailrocket, buys, as published", "retailrocket-mb", "retailrocket", "behaviours", BOUGHT
     ),
     "kuairand": Set(
-        "KuaiRand-Pure (partial), as published", "kuairand-pure-partial", "kuairand", "behaviours"
+        "KuaiRand-Pure (partial), long views, as published",
+        "kuairand-pure-partial",
+        "kuairand",
+        "behaviours",
+        ("--target", "long_view"),
     ),
 }
 METRICS = ("hr@10", "ndcg@10", "recall@50", "discovery@50", "coverage@50")

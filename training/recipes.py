@@ -51,8 +51,25 @@ def sparse() -> RunConfig:
     )
 
 
+def behaviours() -> RunConfig:
+    """Logs of several acts on one item (view, cart, buy): what was looked at before comes again."""
+    return RunConfig(
+        recipe="behaviours",
+        max_history=100,
+        dropout=0.3,
+        loss="sampled",
+        num_uniform=2048,
+        num_in_batch=1024,
+        epochs=30,
+        batch_tokens=8192,
+        learning_rate=2e-3,
+        evaluate_every=2,
+        patience=3,
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse)
+    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse, behaviours)
 }
 
 
