@@ -248,7 +248,7 @@ def microlens(
 
 def _print_example(asked: bool) -> None:
     if asked:
-        from training.importers.column_map import EXAMPLE
+        from training.importers.map_file import EXAMPLE
 
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
         raise typer.Exit

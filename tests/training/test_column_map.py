@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import ConfigError, DatasetError
-from training.importers.column_map import EXAMPLE, read_map
+from training.importers.map_file import EXAMPLE, read_map
 from training.importers.tables import import_table
 
 EVENTS = "user,item,action,time,amount\nann,flute-7,pv,1772323200,1\nbob,mat-1,order,1772323201,2\n"

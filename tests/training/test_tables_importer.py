@@ -12,7 +12,7 @@ import typer
 from model.errors import ConfigError, DatasetError
 from model.schema import Event, Feature, read_schema
 from training.import_cli import importers
-from training.importers.column_map import EXAMPLE
+from training.importers.map_file import EXAMPLE
 from training.importers.tables import import_table
 from training.importers.writer import ImportReport
 

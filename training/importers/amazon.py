@@ -59,5 +59,5 @@ def import_amazon(
         "each with its meta_ file beside it (any category; "
         "https://amazon-reviews-2023.github.io links to all three releases); or sequence files: "
         "sequences_s3rec.txt, or Beauty.txt beside Beauty_item2attributes.json "
-        "(https://github.com/RUCAIBox/CIKM2020-S3Rec).",
+        "(https://github.com/aHuiWang/CIKM2020-S3Rec).",
     )

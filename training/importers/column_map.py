@@ -1,13 +1,10 @@
-"""MAP.toml: which files hold the events, items, users and links, and which column is which.
+"""What a column map may say: which files hold the tables, and which column is which.
 
-Only what a map may say, and errors that name the field. Opens no data file: whether a column is
-there is found by `training/importers/tables.py`. `table_example.toml` shows every field.
+Opens no file: `map_file.py` reads a map and explains what is wrong with it, `table_files.py` finds
+whether the columns are there. `table_example.toml` shows every field.
 """
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,19 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from model.errors import ConfigError
-from model.schema import KINDS, Event, Feature, Head, ItemKind, Schema, TimeKind
+from model.schema import KINDS, Event, Feature, Head, ItemKind, TimeKind
 from training.columns import SPLITS, closest
 from training.importers.sources.opening import Format
 from training.importers.times import TimeColumn
 from training.validate import RELATIONS
-
-EXAMPLE = Path(__file__).with_name("table_example.toml")
 
 
 class _Strict(BaseModel):
@@ -303,60 +296,3 @@ class ColumnMap(_Strict):
             "events": {name: event.declared() for name, event in self.event_names.items()},
             "heads": self.heads,
         }
-
-
-def read_map(path: Path) -> tuple[ColumnMap, Schema]:
-    """Read MAP.toml, and the dataset.toml that follows from it.
-
-    Raises ConfigError naming the field, what was given and what is allowed.
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ConfigError(
-            f"{path}: {reason}. Write one with: penchant import table --example > {path.name}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        # A key that comes twice is an error of TOML itself: "Cannot overwrite a value".
-        raise ConfigError(
-            f"{path.name}: not valid TOML: {error}. Each column may have one source."
-        ) from None
-    try:
-        mapped = ColumnMap.model_validate(data)
-        return mapped, Schema.model_validate(mapped.schema_fields())
-    except ValidationError as error:
-        raise ConfigError(_explained(path.name, error, data)) from None
-
-
-def _explained(file: str, error: ValidationError, data: Mapping[str, Any]) -> str:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    field = f"field {'.'.join(place)!r}" if place else "the whole"
-    said = first["msg"].removeprefix("Value error, ")
-    fields = list(_fields_at(place[:-1]))
-    if first["type"] == "extra_forbidden":
-        said = f"there is no such field. {closest(place[-1], fields)}"
-        return f"{file}, {field}: {said}Allowed are: {', '.join(fields)}."
-    if first["type"] == "missing":
-        return f"{file}, {field}: it is missing, and required. See: penchant import table --example"
-    given = (
-        "" if isinstance(first["input"], dict | BaseModel) else f" (given: {first['input']!r:.120})"
-    )
-    return f"{file}, {field}: {said}{given}."
-
-
-def _fields_at(place: list[str]) -> tuple[str, ...]:
-    """The fields that are allowed at a place of the map, such as items.features.brand."""
-    kind: Any = ColumnMap
-    for part in place:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found = kind.model_fields.get(part)
-            kind = found.annotation if found is not None else None
-        else:  # dict[str, X]
-            kind = get_args(kind)[-1] if get_args(kind) else None
-        while get_args(kind) and not (hasattr(kind, "__origin__") and kind.__origin__ is dict):
-            kind = get_args(kind)[0]  # X | None, Annotated[X, …]
-    return (
-        tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
-    )

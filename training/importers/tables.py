@@ -1,8 +1,8 @@
 """Anyone's tables become a dataset: CSV, TSV, Parquet or JSON lines, as a column map says.
 
-The map (`column_map.py`) says which files and columns there are, `table_columns.py` how their cells
-are read, `table_events.py` which events are kept. Events are streamed; memory holds the items, the
-users, the links, one part file of events and eight bytes an event.
+The map (`column_map.py`, `map_file.py`) says which files and columns there are, `table_columns.py`
+how their cells are read, `table_events.py` which events are kept. Events are streamed; memory holds
+the items, the users, the links, one part file of events and eight bytes an event.
 """
 
 from collections import Counter
@@ -16,7 +16,8 @@ from model.errors import ConfigError, DatasetError
 from model.schema import Schema
 from training.columns import TIME
 from training.importers.cells import Cells
-from training.importers.column_map import ColumnMap, read_map
+from training.importers.column_map import ColumnMap
+from training.importers.map_file import read_map
 from training.importers.sources.source import SourceFile
 from training.importers.table_columns import (
     Target,

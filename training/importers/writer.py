@@ -82,7 +82,8 @@ class DatasetWriter:
     def append_events(self, events: pl.DataFrame) -> None:
         """Add events; a part file is written whenever enough of them have gathered.
 
-        Every call must bring the same columns. Within a user, events come oldest first.
+        Every call must bring the same columns. Readers order a user's events by (timestamp,
+        sequence); events that have neither, or share both, keep the order in which they came.
         """
         self._pending.append(events)
         self._num_pending += events.height
