@@ -40,7 +40,8 @@ def test_a_world_becomes_answers(tmp_path: Path) -> None:
     run("train", dataset, "--out", runs, "--recipe", "demo", "--device", "cpu")
     run("evaluate", runs, "--k", 10, "--k", 50)
     result = json.loads((runs / "test.json").read_text())
-    assert result["model"]["hr@50"] > result["popularity"]["hr@50"]
+    metrics = result["metrics"]
+    assert metrics["towers"]["hr@50"] > metrics["popularity"]["hr@50"]
     assert "max abs error" in export(tmp_path, runs)
 
     histories = pq.read_table(tmp_path / "snapshot" / "histories.parquet").to_pylist()
