@@ -1,5 +1,7 @@
 """ALS: users solved from their history at the question, against the closed form in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,7 +18,7 @@ TRAINING = interactions([20] * 50, num_items=40, seed=1)
 
 
 def fitted(training: Interactions = TRAINING, *, seed: int = 3, factors: int = 8) -> ALS:
-    return ALS.fit(training, NO_ITEMS, seed=seed, factors=factors, regularization=0.5, alpha=4.0)
+    return ALS.fit(training, NO_ITEMS, seed=seed, factors=factors, regularization=0.5, alpha=0.5)
 
 
 def test_users_are_solved_in_closed_form_from_the_history_at_the_question() -> None:
@@ -27,16 +29,16 @@ def test_users_are_solved_in_closed_form_from_the_history_at_the_question() -> N
     ranker = fitted()
     vectors = ranker.model.item_factors.astype(np.float64)
     expected = []
-    # Confidence 1 + 4 · weight: 5 was watched and bought, 1 + 4 · (1 + 3).
-    for confidences in ({5: 17.0, 7: 9.0}, {9: 5.0}):
+    # Confidence 1 + 0.5 · weight: 5 was watched and bought, 1 + 0.5 · (1 + 3).
+    for confidences in ({5: 3.0, 7: 2.0}, {9: 1.5}):
         left, right = vectors.T @ vectors + 0.5 * np.eye(8), np.zeros(8)
         for item, confidence in confidences.items():
             left += (confidence - 1) * np.outer(vectors[item], vectors[item])
             right += confidence * vectors[item]
         scores = vectors @ np.linalg.solve(left, right)
-        expected.append(np.argsort(-scores, kind="stable")[:10].tolist())
-    assert ranker.top(asked, np.array([0, 1]), 10, excluded=None).tolist() == expected
-    assert ranker.top(asked, np.array([1, 0]), 10, excluded=None).tolist() == expected[::-1]
+        expected.append(np.argsort(-scores, kind="stable")[:40].tolist())
+    assert ranker.top(asked, np.array([0, 1]), 40, excluded=None).tolist() == expected
+    assert ranker.top(asked, np.array([1, 0]), 40, excluded=None).tolist() == expected[::-1]
 
 
 def test_what_two_crowds_like_is_told_apart() -> None:
@@ -58,6 +60,11 @@ def test_items_and_users_without_events_are_left_to_popularity() -> None:
     found = ranker.top(asked, np.arange(3), 5, excluded=None).tolist()
     assert sorted(found[0][:3]) == [0, 1, 2] and found[0][3:] == [3, 4]
     assert found[1] == found[2] == [2, 0, 1, 3, 4]
+    # Nor does chance speak for what only chance has placed.
+    more = replace(TRAINING, num_items=45)
+    asked = histories_of([[42], []], num_items=45)
+    first, second = fitted(more).top(asked, np.arange(2), 45, excluded=None).tolist()
+    assert first == second
 
 
 def test_a_weight_of_zero_says_nothing() -> None:

@@ -37,8 +37,8 @@ def titles(num_items: int) -> pa.Table:
     return pa.table({"title": [" ".join(rng.choice(words, 3)) for _ in range(num_items)]})
 
 
-# The last five items have no training event.
 TRAINING = random_histories([9] * 40, NUM_ITEMS, seed=1)
+"""Of its 60 items only the last five have no event."""
 ASKED = random_histories([0, 1, 3, 8, 20, 50], NUM_ITEMS, seed=2)
 USERS = np.array([4, 0, 5, 1, 3, 2])
 
@@ -108,6 +108,14 @@ class TestEveryBaseline:
         assert peak < num_users * num_items / 2
 
 
+@pytest.mark.parametrize("name", sorted(BASELINES.keys() - {"title-knn"}))
+def test_what_nobody_touched_in_training_comes_last(name: str) -> None:
+    """But a title can bring an item to the front."""
+    assert np.flatnonzero(TRAINING.popularity() == 0).tolist() == [55, 56, 57, 58, 59]
+    rows = fit(name).top(ASKED, USERS, NUM_ITEMS, excluded=None)
+    assert rows[:, -5:].tolist() == [[55, 56, 57, 58, 59]] * 6
+
+
 @pytest.mark.parametrize("name", ["item-knn", "title-knn", "als", "relisting"])
 def test_what_was_done_since_training_counts(name: str) -> None:
     ranker = fit(name)
@@ -148,8 +156,8 @@ def test_recency_needs_times(time: TimeKind) -> None:
 def test_relisting_lists_what_was_not_bought_the_last_first() -> None:
     training = histories_of([[5, 5, 6], [6, 6, 0]], num_items=7)  # 6, 5, 0, then the rest
     ranker = Relisting.fit(training, NO_ITEMS, seed=0)
-    # 1 and 4 were watched, 2 carted, 1 watched again; 3 was watched and bought, and watched again.
-    history: list[int | tuple[int, int]] = [1, 4, (2, CART), 1, 3, (3, ORDER), 3]
+    # 1, 4 and 2 were watched, 2 carted as well; 3 was watched and bought, and watched again.
+    history: list[int | tuple[int, int]] = [4, 1, 4, 1, (2, CART), 4, 2, 1, 3, (3, ORDER), 3]
     asked = histories_of([history, [(5, ORDER)]], num_items=7)
     assert ranker.top(asked, np.arange(2), 5, excluded=None).tolist() == [
         [1, 2, 4, 6, 5],
@@ -157,9 +165,9 @@ def test_relisting_lists_what_was_not_bought_the_last_first() -> None:
     ]
     out = [np.array([1, 6]), np.array([6])]
     assert ranker.top(asked, np.arange(2), 4, excluded=out).tolist() == [[2, 4, 5, 0], [5, 0, 1, 2]]
-    # Without an order: 1 was watched twice.
-    unordered = replace(asked, schema=asked.schema.model_copy(update={"time": "none"}))
-    assert ranker.top(unordered, np.arange(1), 4, excluded=None).tolist() == [[1, 2, 4, 6]]
+    # Without an order: 1 and 4 have three events, 2 has two.
+    asked = histories_of([[2, 1, (4, CART), 4, 1, 4, 2, (3, ORDER), 1]], num_items=7, time="none")
+    assert ranker.top(asked, np.arange(1), 4, excluded=None).tolist() == [[1, 4, 2, 6]]
 
 
 @pytest.mark.parametrize(
