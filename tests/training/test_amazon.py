@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -276,3 +277,24 @@ def test_options_that_reviews_do_not_have_are_refused(tmp_path: Path) -> None:
         import_amazon(raw, tmp_path / "out", time="day")
     with pytest.raises(ConfigError, match="min_events is 0"):
         import_amazon(raw, tmp_path / "out", min_events=0)
+
+
+def test_the_core_is_the_largest_one(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    pairs = sorted({(int(40 * draw.random() ** 2), draw.randrange(40)) for _ in range(160)})
+    reviews = [
+        {"reviewerID": f"u{u}", "asin": f"i{i}", "overall": 1.0, "unixReviewTime": DAY}
+        for u, i in pairs
+    ]
+    raw = _folder(tmp_path / "raw", **{"Beauty.json": _json(reviews)})
+    import_amazon(raw, tmp_path / "out", min_events=3)
+
+    kept = {(f"u{u}", f"i{i}") for u, i in pairs}  # one at a time, the plain way
+    while rare := [
+        (u, i)
+        for u, i in kept
+        if sum(u == other for other, _ in kept) < 3 or sum(i == other for _, other in kept) < 3
+    ]:
+        kept.remove(rare[0])
+    assert 20 < len(kept) < len(pairs)
+    assert set(_events(tmp_path / "out").select("user_id", "item_id").rows()) == kept

@@ -364,3 +364,40 @@ def test_the_command_prints_an_example_and_imports(
     assert "3 events\n" in said
     assert "note     1 of 3 items have no event.\n" in said
     assert f"Next: penchant train {shop.parent / 'out'} --out RUN" in said
+
+
+def test_the_types_of_parquet_are_taken_as_they_are(shop: Path) -> None:
+    pl.DataFrame(
+        {
+            "user": [7, 8],
+            "item": pl.Series(["film-1", "flute-7"], dtype=pl.Categorical),
+            "action": ["pv", "order"],
+            "time": pl.Series(
+                [datetime(2026, 3, 1, 20), datetime(2026, 3, 2)], dtype=pl.Datetime("ns")
+            ),
+            "amount": pl.Series(["1.50", None]).cast(pl.Decimal(10, 2)),
+        }
+    ).write_parquet(shop / "events.parquet")
+    pl.DataFrame(
+        {
+            "sku": ["flute-7", "film-1"],
+            "type": ["goods", "clip"],
+            "name": ["Flute", None],
+            "brand": [None, "Feng"],
+            "tags": [["music", "handmade"], None],
+            "price_cny": pl.Series([88, None], dtype=pl.Int16),
+        }
+    ).write_parquet(shop / "items.parquet")
+    _change(shop / "map.toml", "events.csv", "events.parquet")
+    _change(shop / "map.toml", "items.csv", "items.parquet")
+    _change(shop / "map.toml", 'format = "iso8601"', 'zone = "Asia/Shanghai"')
+    import_table(shop / "map.toml", shop.parent / "out")
+    assert _events(shop).select("user_id", "item_id", "value").rows() == [
+        ("7", "film-1", 1.5),
+        ("8", "flute-7", None),
+    ]
+    assert _events(shop)["timestamp"][0] == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert _items(shop).select("title", "tags", "price").rows() == [
+        ("Flute", ["music", "handmade"], 88.0),
+        ("", [], None),
+    ]
