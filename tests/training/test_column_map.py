@@ -178,7 +178,7 @@ def test_a_column_called_row_is_not_taken_for_the_row_numbers(shop: Path) -> Non
 
 # The file, what is changed in it, and what the error says.
 WRONG_ROWS: list[tuple[str, str, str, str]] = [
-    ("events.csv", "ann,", ",", "column 'user': line 2: there is no user_id. Mend the row, or say"),
+    ("events.csv", "ann,", ",", "column 'user': line 2: there is no user_id. Mend the row; or say"),
     ("events.csv", ",mat-1", ",", "column 'item': line 3: there is no item_id"),
     ("events.csv", ",order", ",", "column 'action': line 3: there is no event"),
     ("events.csv", ",1772323201", ",", "column 'time': line 3: there is no timestamp"),

@@ -130,7 +130,7 @@ class EventRows:
             batch.cells(column).refuse(
                 absent,
                 f"there is no {field}.",
-                'Mend the row, or say missing = "drop" in [events].',
+                'Mend the row; or say in [events] missing = "drop", or add its act to `drop`.',
             )
         self._count(absent, f"without {field}")
         return absent
