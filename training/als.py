@@ -69,11 +69,8 @@ class ALS:
                 random_state=seed,
             )
             model.fit(_confidences(training, everyone, alpha), show_progress=False)
-        trained = training.popularity() > 0
-        # Where there is no data, conjugate gradients leave a trace of the random start.
-        model.item_factors[~trained] = 0
         model.user_factors = None
-        return cls(model, alpha, trained, popularity_order(training))
+        return cls(model, alpha, training.popularity() > 0, popularity_order(training))
 
     def top(
         self, histories: Interactions, users: Int64, k: int, *, excluded: Sequence[Int64] | None
