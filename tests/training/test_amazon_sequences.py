@@ -171,7 +171,7 @@ def test_the_real_set(time: str, counts: tuple[int, int, int], tmp_path: Path) -
     report = import_amazon(source, tmp_path / "out", time="day" if time == "day" else None)
     summary = report.summary
     assert (summary.num_users, summary.num_items, summary.num_events) == counts
-    assert (summary.time, summary.warnings) == (time, ())
+    assert (summary.name, summary.time, summary.warnings) == ("amazon-beauty", time, ())
     assert summary.first == datetime(2002, 6, 12, tzinfo=UTC)
     assert report.dropped.get("events without a day", 0) == 198_502 - counts[2]
     lines = (source / "sequences_s3rec.txt").read_text().split("\n")

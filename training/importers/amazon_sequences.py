@@ -99,8 +99,9 @@ def import_sequences(
         pl.exclude("item"),
         pl.lit("review").alias("event"),
     )
+    category = (path.resolve().parent.name if path.name == SEQUENCES else path.stem).lower()
     schema = Schema(
-        name=f"amazon-{path.parent.name if path.name == SEQUENCES else path.stem}".lower(),
+        name=f"amazon-{category.removeprefix('amazon-')}",
         time=time,
         item_features=features,
         events={"review": Event(role="engagement")},
