@@ -2,7 +2,8 @@
 
 Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008. Items
 keep the vectors that training gave them; a user's vector is solved anew from the history at the
-question, so that what was done since training counts. Runs on the CPU.
+question, so that what was done since training counts. The defaults did best, or nearly so, on the
+validation parts of five public datasets. Runs on the CPU.
 """
 
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class ALS:
         items: pa.Table,
         *,
         seed: int,
-        factors: int = 64,
+        factors: int = 128,
         regularization: float = 0.1,
         alpha: float = 5.0,
         iterations: int = 15,

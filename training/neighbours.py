@@ -1,7 +1,8 @@
 """Two baselines of nearest neighbours: items of the same users, and items with like titles.
 
 Both score an item by how near it is to the events of a user's history, the late ones counting
-most; what they cannot score follows in order of popularity. Knows no towers.
+most; what they cannot score follows in order of popularity. The defaults did best, or nearly so,
+on the validation parts of five public datasets. Knows no towers.
 """
 
 from collections.abc import Sequence
@@ -59,8 +60,8 @@ class ItemKNN:
         *,
         seed: int,
         num_neighbours: int = 100,
-        shrinkage: float = 10.0,
-        half_life: float | None = 5.0,
+        shrinkage: float = 20.0,
+        half_life: float | None = 2.0,
     ) -> "ItemKNN":
         """Learn the neighbours, a block of items at a time. items, seed: not needed."""
         had = profiles(training, np.arange(training.num_users), half_life=None, longest=_LONGEST)
@@ -117,7 +118,7 @@ class TitleKNN:
 
     @classmethod
     def fit(
-        cls, training: Interactions, items: pa.Table, *, seed: int, half_life: float | None = 5.0
+        cls, training: Interactions, items: pa.Table, *, seed: int, half_life: float | None = 2.0
     ) -> "TitleKNN":
         """Read every title of items. seed: not needed. Raises ConfigError if none has a token."""
         vectorizer = TfidfVectorizer(analyzer=text_tokens, dtype=np.float32)

@@ -93,7 +93,7 @@ class TestEveryBaseline:
     def test_memory_does_not_grow_with_users_times_items(
         self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        num_items, num_users = 3_000, 3_000
+        num_items = num_users = 5_000
         ranker = fit(name, random_histories([9] * 400, num_items, seed=3), num_items=num_items)
         asked = random_histories([4] * num_users, num_items, seed=4)
         monkeypatch.setattr("training.neighbours.BLOCK", 1 << 17)
@@ -104,8 +104,9 @@ class TestEveryBaseline:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        # One byte a pair would be 9 MB; a block of 2 ** 17 scores with its top takes about 2.
-        assert peak < num_users * num_items / 2
+        # One byte a pair would be 25 MB. A block of 2 ** 17 scores with its top takes about 2, the
+        # users' vectors of ALS as much.
+        assert peak < num_users * num_items / 3
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES.keys() - {"title-knn"}))

@@ -81,7 +81,8 @@ def test_item_knn_equals_the_plain_version(monkeypatch: pytest.MonkeyPatch) -> N
     training = interactions([12] * 60, num_items=80, seed=1)
     asked = interactions([0, 1, 5, 30, 12, 7], num_items=80, seed=2)
     users = np.array([3, 0, 5, 4, 1, 2, 3])
-    ranker = ItemKNN.fit(training, NO_TITLES, seed=0, num_neighbours=15, half_life=4)
+    settings = {"num_neighbours": 15, "shrinkage": 10, "half_life": 4}
+    ranker = ItemKNN.fit(training, NO_TITLES, seed=0, **settings)
     found = ranker.top(asked, users, 20, excluded=None)
     for row, user in zip(found, users.tolist(), strict=True):
         expected = plain_item_knn(training, asked, user, neighbours=15, half_life=4)
@@ -93,7 +94,7 @@ def test_item_knn_equals_the_plain_version(monkeypatch: pytest.MonkeyPatch) -> N
             [score_of[j] for j in named], [-score for score, _ in expected[: len(named)]], rtol=1e-5
         )
     monkeypatch.setattr("training.neighbours.BLOCK", 100)
-    again = ItemKNN.fit(training, NO_TITLES, seed=0, num_neighbours=15, half_life=4)
+    again = ItemKNN.fit(training, NO_TITLES, seed=0, **settings)
     assert (again.similarity != ranker.similarity).nnz == 0
     assert again.top(asked, users, 20, excluded=None).tolist() == found.tolist()
 
