@@ -139,23 +139,27 @@ def test_quantiles_of_values_are_within_a_percent(good: Dataset) -> None:
 
 
 def test_the_published_split(good: Dataset) -> None:
+    good.toml += 'show = { role = "exposure" }\n'
     parts: dict[str, list[Row]] = {
         "train": [
             ("ann", "film", "watch", None),
             ("ann", "flute", "watch", None),
             ("bo", "room", "watch", None),
+            ("ann", "film", "show", None),
         ],
         "validation": [("ann", "film", "watch", None), ("cy", "room", "watch", None)],
         "test": [
             ("ann", "flute", "order", None),  # seen by another event
             ("ann", "film", "watch", None),  # in train, and in validation
             ("cy", "film", "order", None),  # a new user
+            ("ann", "film", "show", None),  # in no history
         ],
     }
     good.parts = [
         events_of(10 * n, rows).with_columns(split=pl.lit(name))
         for n, (name, rows) in enumerate(parts.items())
     ]
+    good.parts[0] = good.parts[0].with_columns(split=pl.lit(None, pl.String))  # means train
     splits = inspect(good).splits
     counts = {name: (s.num_events, s.num_users, s.num_new_users) for name, s in splits.items()}
     assert counts == {"train": (3, 2, 0), "validation": (2, 2, 1), "test": (3, 2, 1)}
@@ -178,6 +182,7 @@ def test_no_split_is_no_figures(good: Dataset) -> None:
 
 
 def test_features(good: Dataset) -> None:
+    good.items = put(good.items, "tags", 0, ["music", "wood", "wood", "wood"])  # two have music
     found = {(f.file, f.name): f for f in inspect(good).features}
     craft = found["items.parquet", "craft"]
     assert (craft.num_rows, craft.num_missing, craft.num_distinct) == (3, 1, 1)

@@ -170,11 +170,12 @@ def test_before_and_after_the_life_of_an_item(clean: Dataset) -> None:
     # flute: from START on; room: from START to three hours later.
     early = more(clean, [("ann", "flute", "watch", None), ("ann", "film", "watch", None)])
     early = early.with_columns(timestamp=pl.lit(START - timedelta(hours=1), UTC_TIME))
-    late = events_of(50, [("bo", "room", "order", None)])
-    late = late.with_columns(timestamp=pl.lit(START + timedelta(hours=4), UTC_TIME))
+    late = events_of(50, [("bo", "room", "order", None), ("cy", "room", "watch", None)])
+    hours = [START + timedelta(hours=4), START + timedelta(hours=3)]  # the latter: just in time
+    late = late.with_columns(timestamp=pl.Series(hours, dtype=UTC_TIME))
     clean.parts += [early, late]
     before, after = findings(clean)
-    assert (before.count, before.total) == (1, 7) and "created_at" in before.what
+    assert (before.count, before.total) == (1, 8) and "created_at" in before.what
     assert "events/part-00002.parquet, row 0 (user 'ann', item 'flute', watch)" in before.example
     assert "2024-05-01 07:30, created_at is 2024-05-01 08:30" in before.example
     assert after.count == 1 and "expires_at" in after.what
@@ -276,9 +277,16 @@ def test_training_events_after_a_held_out_one(clean: Dataset, time: str) -> None
     assert found.example == "events/part-00000.parquet, row 1 (user 'ann', item 'flute', order)"
 
 
-def test_held_out_events_without_a_time_are_neither_copies_nor_early(clean: Dataset) -> None:
-    last = more(clean, [("ann", "room", "watch", 1.0), ("ann", "room", "order", 1.0)])
-    last = last.with_columns(timestamp=pl.lit(None, UTC_TIME), split=pl.lit("test"))
-    again = last.with_columns(event_id=pl.col("event_id") + "-again")
-    clean.parts.append(pl.concat([last, again]))
+def test_an_event_at_the_time_of_a_held_out_one_is_not_after_it(clean: Dataset) -> None:
+    clean.parts[0] = clean.parts[0].with_columns(
+        split=pl.Series(["test", "train"]), timestamp=pl.lit(START, UTC_TIME)
+    )
+    assert findings(clean) == []
+
+
+def test_held_out_events_without_a_time_are_neither_copies_nor_fast(clean: Dataset) -> None:
+    rows: list[Row] = [("ann", "room", "watch", 1.0)] * 120
+    clean.parts.append(
+        more(clean, rows).with_columns(timestamp=pl.lit(None, UTC_TIME), split=pl.lit("test"))
+    )
     assert findings(clean) == []

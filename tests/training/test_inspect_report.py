@@ -62,7 +62,7 @@ def test_the_terminal_tells_figures_and_findings(odd: Dataset) -> None:
     assert "1 of 5 events (20.0 %)" in shown
     assert "events/part-00000.parquet, row 0 and events/part-00002.parquet, row 0" in shown
     assert "2. Items whose title 9 others or more have too" in shown
-    assert MARKUP in shown  # rich left its brackets alone
+    assert shown.count(MARKUP) == 2  # as a frequent value and an example: rich left it alone
 
 
 def test_the_page_tells_the_same(odd: Dataset) -> None:
