@@ -16,6 +16,8 @@ Int64 = npt.NDArray[np.int64]
 
 _HASHED_TOGETHER = 1 << 16
 """Ids that are Python strings at one time."""
+_MANY = 1 << 10
+"""More ids than this are looked up in the order of their hashes: half the time among a million."""
 
 
 class ItemTable:
@@ -66,7 +68,11 @@ class IdIndex:
         if not ids or not len(self._ids):
             return np.full(len(ids), -1, np.int64)
         wanted = hash_ids(ids)
-        place = np.searchsorted(self._hashes, wanted)
+        if len(wanted) > _MANY:
+            place, order = np.empty(len(wanted), np.int64), np.argsort(wanted)
+            place[order] = np.searchsorted(self._hashes, wanted[order])
+        else:
+            place = np.searchsorted(self._hashes, wanted)
         inside = np.minimum(place, len(self._ids) - 1)
         rows = np.where(self._hashes[inside] == wanted, self._rows[inside], -1)
         found = np.flatnonzero(rows >= 0)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,21 +21,33 @@ from model.tower_session import TowerSession, require_vectors
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
 
 BATCH_ITEMS = 256
 """Items of one run of the item tower: its arrays fit into a core's own cache."""
-BATCH_EVENTS = 4096
+BATCH_EVENTS = 3072
 """Events of one run of the user tower, padding counted."""
 BATCH_USERS = 1024
 """At most so many users in one run, however short their histories."""
+_HASHED_TOGETHER = 1 << 16
 
 
 class ItemEmbedder:
-    """Items → vectors. An item that the bundle does not have lives by its content alone."""
+    """Items → vectors.
+
+    An item that the bundle has with the same features keeps the vector it has there, which is what
+    is searched; any other goes through the tower. One that the bundle does not have lives by its
+    content alone.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._items, self._encoder, self._dim = bundle.items, bundle.encoder, bundle.dim
+        self._items, self._encoder, self._vectors = bundle.items, bundle.encoder, bundle.vectors
         self._id_codes = bundle.items.table["id_code"].to_numpy().astype(np.int64)
+        self._features = list(bundle.encoder.item_columns)
+        parts = range(0, bundle.items.num_items, _HASHED_TOGETHER)
+        self._known = np.concatenate(
+            [self._hashes(bundle.items.table.slice(part, _HASHED_TOGETHER)) for part in parts]
+        )
         self._tower = TowerSession(bundle.item_tower_path, inputs=bundle.item_tower_inputs)
         self._ragged = [
             f"item.{name}"
@@ -49,19 +62,27 @@ class ItemEmbedder:
         items: item_id, kind and the features as in items.parquet; one that the table lacks counts
         as missing. Raises NoVector.
         """
-        vectors = np.empty((items.num_rows, self._dim), np.float32)
-        for rows, arrays in self.batches(items):
-            vectors[rows] = self._tower.run(arrays)
         ids = items["item_id"].combine_chunks().cast(pa.string())
+        rows = self._items.rows_of(ids.to_pylist())
+        vectors = self._vectors.take(rows, axis=0)
+        for places, arrays in self.batches(items, rows):
+            vectors[places] = self._tower.run(arrays)
         require_vectors(vectors, ids, of="item")
-        return pa.table([ids, _lists(vectors)], schema=_schema("item_id", "vector", self._dim))
+        schema = _schema("item_id", "vector", vectors.shape[1])
+        return pa.table([ids, _lists(vectors)], schema=schema)
 
-    def batches(self, items: pa.Table) -> Iterator[tuple[Int64, Arrays]]:
-        """Rows of the table [b], and the tower's inputs for them; every row comes once.
+    def batches(self, items: pa.Table, rows: Int64) -> Iterator[tuple[Int64, Arrays]]:
+        """The items that go through the tower: their places in the table [b], and its inputs.
 
-        Items with texts of about one length come together, so that little is padding.
+        rows: [N] the items' rows in the bundle, -1 where it has no such item. Items with texts of
+        about one length come together, so that little is padding.
         """
-        rows = self._items.rows_of(items["item_id"].to_pylist())
+        computed = np.ones(len(rows), bool)
+        if set(self._features) <= set(items.column_names):
+            computed = (rows < 0) | (self._hashes(items) != self._known[rows])
+        places = np.flatnonzero(computed)
+        if len(places) < len(rows):
+            items, rows = items.take(pa.array(places)), rows[places]
         arrays = self._encoder.encode_items(items)
         arrays["id"] = np.where(rows >= 0, self._id_codes[rows], 0)
         widths = {name: _widths(arrays[name]) for name in self._ragged}
@@ -71,7 +92,13 @@ class ItemEmbedder:
             batch = {name: arrays[name][chosen] for name in self._tower.inputs}
             for name, width in widths.items():
                 batch[name] = batch[name][:, : max(int(width[chosen].max()), 1)]
-            yield chosen, batch
+            yield places[chosen], batch
+
+    def _hashes(self, items: pa.Table) -> UInt64:
+        """[N] 64 bits of each item's features; the same for the same features, in this process."""
+        frame = pl.from_arrow(items.select(self._features))
+        assert isinstance(frame, pl.DataFrame)
+        return frame.hash_rows().to_numpy()
 
 
 class UserEmbedder:
@@ -136,7 +163,7 @@ class UserEmbedder:
                 chosen,
                 {
                     # Padding reads the last row; the mask hides it from the tower.
-                    "history": self._vectors[batch.rows],
+                    "history": self._vectors.take(batch.rows, axis=0),
                     "events": batch.events,
                     "gaps": batch.gaps,
                     "mask": batch.mask,

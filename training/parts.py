@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from model.atomic import sync, write_text, write_whole
 from model.errors import ConfigError, PenchantError
+from training.memory import keep_freed_memory
 
 FORMAT = 1
 MANIFEST, UNFINISHED, SCRATCH = "manifest.json", "unfinished.json", ".scratch"
@@ -301,6 +302,7 @@ def _begin(out: Path, make_rows: Callable[[], Rows], counter: Any, stop: Any) ->
     global _worker
     _worker = _Worker(out, make_rows, counter, stop)
     pa.set_cpu_count(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

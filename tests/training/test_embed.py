@@ -60,6 +60,12 @@ def rewritten(folder: Path, out: Path, change: Callable[[Path], None]) -> Path:
     return out
 
 
+def changed(items: pa.Table) -> pa.Table:
+    """Other titles, so that no vector of the bundle is good for them; but the same words."""
+    titles = [f"{title}." for title in items["title"].to_pylist()]
+    return items.set_column(items.column_names.index("title"), "title", pa.array(titles))
+
+
 def vectors_of(table: pa.Table, column: str) -> Float32:
     lists = table[column].combine_chunks()
     return np.asarray(lists.flatten()).reshape(len(lists), -1)
@@ -90,7 +96,7 @@ def test_items_have_the_vectors_of_the_bundle_and_new_ones_live_by_their_content
     assert table["item_id"].to_pylist() == mixed["item_id"].to_pylist()
     vectors = vectors_of(table, "vector")
     rows = bundle.items.rows_of(known["item_id"].to_pylist())
-    np.testing.assert_allclose(vectors[50:550], bundle.vectors[rows], atol=TOLERANCE)
+    np.testing.assert_array_equal(vectors[50:550], bundle.vectors[rows])
     with torch.no_grad():
         features = {name: value[100:300] for name, value in run.items.features.items()}
         content = model.item_tower(torch.zeros(200, dtype=torch.int64), features).numpy()
@@ -151,10 +157,34 @@ def test_users_have_the_interests_that_serving_gives_at_that_moment(
     assert (sum(read) < of_all) == bool(hours_earlier)
 
 
+def test_a_changed_item_goes_through_the_tower_with_its_id(bundle: Bundle, world: Path) -> None:
+    items = pq.read_table(world / "items.parquet")
+    rows = bundle.items.rows_of(items["item_id"].to_pylist())
+    embed = ItemEmbedder(bundle)
+    assert list(embed.batches(items, rows)) == []
+    # The same words have the same vector, computed again.
+    again = vectors_of(embed(changed(items)), "vector")
+    np.testing.assert_allclose(again, bundle.vectors[rows], atol=TOLERANCE)
+    assert (again != bundle.vectors[rows]).any()
+    # One feature of one item is another; and one cell is unknown that was known.
+    column = items.column_names.index("price")
+    price = items["price"].to_pylist()
+    known = [i for i, value in enumerate(price) if value is not None]
+    price[known[0]] += 500.0
+    price[known[1]] = None
+    edited = items.set_column(column, "price", pa.array(price, pa.float64()))
+    ((places, _),) = embed.batches(edited, rows)
+    assert sorted(places.tolist()) == known[:2]
+    vectors = vectors_of(embed(edited), "vector")
+    others = np.setdiff1d(np.arange(len(rows)), known[:2])
+    np.testing.assert_array_equal(vectors[others], bundle.vectors[rows[others]])
+    assert np.abs(vectors[known[:2]] - bundle.vectors[rows[known[:2]]]).max(axis=1).min() > 1e-4
+
+
 def test_a_user_or_item_alone_has_the_vector_it_has_among_others(
     bundle: Bundle, exported: Exported, world: Path
 ) -> None:
-    items = pq.read_table(world / "items.parquet")
+    items = changed(pq.read_table(world / "items.parquet"))
     embed = ItemEmbedder(bundle)
     together = vectors_of(embed(items), "vector")
     for row in (0, 250, 499):
@@ -258,12 +288,16 @@ def test_an_item_or_user_without_a_vector_is_named(
         spoil(folder / USER_TOWER, "tower.start", 0)
 
     broken = rewritten(exported.bundle, tmp_path / "bundle", change)
-    items = pq.read_table(world / "items.parquet")
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    shutil.copy(world / "dataset.toml", dataset)
+    items = changed(pq.read_table(world / "items.parquet"))
+    pq.write_table(items, dataset / "items.parquet")
     with pytest.raises(NoVector, match=rf"NaN or infinity for item '{name}' \(1 of 500 here\)"):
         ItemEmbedder(open_bundle(broken))(items)
     # The same words from another process, and no manifest.
     with pytest.raises(PenchantError, match=f"NaN or infinity for item '{name}'"):
-        embed_items(broken, world, tmp_path / "items", workers=2, part_rows=100)
+        embed_items(broken, dataset, tmp_path / "items", workers=2, part_rows=100)
     assert not (tmp_path / "items/manifest.json").exists()
     users = pq.read_table(exported.snapshot / HISTORIES)
     first = users["user_id"][0].as_py()
