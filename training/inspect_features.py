@@ -3,7 +3,7 @@
 One column at a time. Knows the types of features (docs/dataset.md) and no events.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,30 @@ def inspect_features(
         found = _look(table, path.name, name, feature)
         figures.append(found)
         findings += _suspicious(table, found)
-    return figures, findings
+    return figures, [*findings, *_dominated(figures)]
+
+
+def _dominated(figures: Sequence[FeatureFigures]) -> Iterator[Finding]:
+    """Features that tell nothing, because nearly every row has the same."""
+    same = [
+        f
+        for f in figures
+        if f.type in ("category", "categories")
+        and f.num_rows - f.num_missing >= FEW_CELLS
+        and f.top_share > DOMINANT
+    ]
+    if same:
+        first, num_known = same[0], same[0].num_rows - same[0].num_missing
+        yield Finding(
+            what=f"Features with one value nearly everywhere: {named([f.name for f in same])}",
+            count=len(same),
+            total=len(figures),
+            unit=f"features of {first.file}",
+            example=f"{first.name!r} is {first.top!r:.60} in "
+            f"{round(first.top_share * num_known):,} of {num_known:,} known cells",
+            remedy="They tell nothing apart. If the value stands for unknown, write null; otherwise "
+            "such a feature may go.",
+        )
 
 
 def _look(table: pl.LazyFrame, file: str, name: str, feature: Feature) -> FeatureFigures:
@@ -152,20 +175,6 @@ def _suspicious(table: pl.LazyFrame, figures: FeatureFigures) -> Iterator[Findin
             example=f"{place}: {named(first)}",
             remedy="Look whether a join lost them. What is rarely known teaches little, and "
             "nothing about those that lack it.",
-        )
-    if (
-        figures.type in ("category", "categories")
-        and num_known >= FEW_CELLS
-        and figures.top_share > DOMINANT
-    ):
-        yield Finding(
-            what=f"The feature {name!r} is {figures.top!r:.60} nearly everywhere",
-            count=round(figures.top_share * num_known),
-            total=num_known,
-            unit="known cells",
-            example=place,
-            remedy="A feature that is the same everywhere tells items and users apart nowhere. If "
-            "the value stands for unknown, write null; otherwise it may go.",
         )
     if figures.type in ("category", "text"):
         stands_in = pl.col(name).str.strip_chars().str.to_lowercase().is_in(STAND_INS)

@@ -100,8 +100,15 @@ def _events_a_day(axes: Axes, days: DayCounts) -> None:
     for name, counts in days.counts.items():
         axes.plot(when, np.where(counts > 0, counts, np.nan), label=name, marker=_marker(counts))
     axes.set_yscale("log")
+    _few_days(axes, days)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.01)
+
+
+def _few_days(axes: Axes, days: DayCounts) -> None:
+    """Between few days, hours would be marked, of which nothing is known here."""
+    if days.num_days <= 10:
+        axes.set_xticks(np.datetime64(days.first) + np.arange(days.num_days))
 
 
 def _marker(counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
@@ -113,6 +120,7 @@ def _new_items(axes: Axes, days: DayCounts, per_bar: int) -> None:
     starts = np.arange(0, days.num_days, per_bar)
     when = np.datetime64(days.first) + starts
     axes.bar(when, np.add.reduceat(days.total, starts), width=per_bar, align="edge")
+    _few_days(axes, days)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.01)
 

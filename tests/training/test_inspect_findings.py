@@ -231,10 +231,10 @@ def test_features(clean: Dataset) -> None:
     clean.items = pl.concat([clean.items, *rows])
     assert clean.users is not None
     clean.users = clean.users.with_columns(city=pl.Series(["N/A", "Guiyang"]))
-    craft, tags, price, city = findings(clean)
-    assert craft.what == "The feature 'craft' is 'bamboo' nearly everywhere"
-    assert (craft.count, craft.total) == (40, 40)
-    assert tags.what == "The feature 'tags' is 'music' nearly everywhere"
+    price, same, city = findings(clean)
+    assert same.what == "Features with one value nearly everywhere: 'craft', 'tags'"
+    assert (same.count, same.total, same.unit) == (2, 5, "features of items.parquet")
+    assert same.example == "'craft' is 'bamboo' in 40 of 40 known cells"
     # Only products have any price: film and room are not counted as lacking it.
     assert price.what == "The feature 'price' is mostly missing in product, which alone have it"
     assert (price.count, price.total) == (38, 39) and "'p0'" in price.example
