@@ -84,8 +84,8 @@ def _dominated(figures: Sequence[FeatureFigures]) -> Iterator[Finding]:
             unit=f"features of {first.file}",
             example=f"{first.name!r} is {first.top!r:.60} in "
             f"{round(first.top_share * num_known):,} of {num_known:,} known cells",
-            remedy="They tell nothing apart. If the value stands for unknown, write null; otherwise "
-            "such a feature may go.",
+            remedy="They tell nothing apart. If the value stands for unknown, write null; "
+            "otherwise such a feature may go.",
         )
 
 
