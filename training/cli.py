@@ -15,7 +15,7 @@ from training.evaluate_cli import evaluate
 from training.import_cli import importers
 from training.inspect_cli import inspect
 from training.recipes import RECIPES, find_recipe
-from training.terminal import console, say, suggest
+from training.terminal import console, progress_bar, say, suggest
 from training.world_config import WorldConfig
 
 _WORLD = WorldConfig()
@@ -51,13 +51,12 @@ def simulate(
 
     Example: penchant simulate demo-data/world --seed 7
     """
-    from training.report import progress_bar
     from training.world import simulate as run
 
     config = replace(_WORLD, seed=seed, num_users=users, num_items=items, num_days=days)
     if null:
         config = replace(config, stirring=0.0)
-    with progress_bar(console, "simulate") as progress:
+    with progress_bar("simulate") as progress:
         run(config, out, progress=progress)
     say(f"{out} is a dataset now.")
     suggest(f"penchant train {out} --out RUN")
@@ -69,10 +68,9 @@ def validate(dataset: Dataset) -> None:
 
     Example: penchant validate data/ml-1m
     """
-    from training.report import progress_bar
     from training.validate import validate_dataset
 
-    with progress_bar(console, "validate") as progress:
+    with progress_bar("validate") as progress:
         summary = validate_dataset(dataset, progress=progress)
     say(
         f"{summary.name}: {summary.num_users:,} users, {summary.num_items:,} items, "
@@ -125,7 +123,7 @@ def train(
 
     keep_freed_memory()  # before torch takes its first block
     from training.distributed import join
-    from training.report import RunReporter, progress_bar
+    from training.report import RunReporter
     from training.run import LAST, refuse_folder, start_run
     from training.validate import validate_dataset
 
@@ -144,14 +142,14 @@ def train(
     if rank.leads:
         refuse_folder(out, resume=resume)
     if rank.leads:
-        with progress_bar(console, "validate") as progress:
+        with progress_bar("validate") as progress:
             validate_dataset(dataset, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with RunReporter(
             out, epochs=config.epochs, console=console, quiet=not rank.leads
         ) as reporter:
-            progress = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
+            ended = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
     except KeyboardInterrupt:
         if rank.leads and (out / LAST).exists():
             again = f"penchant train {dataset} --out {out} --recipe {recipe} --resume"
@@ -159,8 +157,8 @@ def train(
         raise
     if rank.leads:
         say(
-            f"best validation NDCG@10 {progress.best_score:.4f} at epoch {progress.best_epoch}, "
-            f"{progress.seconds / 60:.1f} minutes. Curves: tensorboard --logdir {out}/tensorboard",
+            f"best validation NDCG@10 {ended.best_score:.4f} at epoch {ended.best_epoch}, "
+            f"{ended.seconds / 60:.1f} minutes. Curves: tensorboard --logdir {out}/tensorboard",
         )
         suggest(
             f"penchant evaluate {out}, or "
@@ -184,12 +182,11 @@ def export(
     Example: penchant export runs/ml-1m --bundle out/bundle --snapshot out/snapshot
     """
     from training.export import export_run
-    from training.report import progress_bar
     from training.run import load_best, open_run
 
     opened = open_run(run, dataset=dataset)
     model, _ = load_best(opened)
-    with progress_bar(console, "export") as progress:
+    with progress_bar("export") as progress:
         report = export_run(
             opened, model, bundle=bundle, snapshot=snapshot, replace=overwrite, progress=progress
         )

@@ -174,7 +174,7 @@ def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int
         },
         schema_overrides={"weight": pl.Float32},
     )
-    scan = pl.scan_parquet(_parts(dataset), missing_columns="insert")
+    scan = pl.scan_parquet(_parts(dataset), glob=False, missing_columns="insert")
     columns = scan.collect_schema().names()
     time = pl.col("timestamp").dt.timestamp("us") if schema.has_times else pl.lit(0, pl.Int64)
     split = pl.col("split").fill_null(SPLITS[0]) if "split" in columns else pl.lit(SPLITS[0])

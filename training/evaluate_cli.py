@@ -11,7 +11,7 @@ import typer
 
 from model.config import require
 from model.errors import ConfigError
-from training.terminal import console, say, suggest
+from training.terminal import progress_bar, say, suggest
 
 BASELINES = "popularity, recency, item-knn, title-knn, als, relisting"
 
@@ -67,14 +67,13 @@ def evaluate(
     from training.evaluate import evaluate_run, write_evaluation
     from training.evaluation_report import evaluation_page, evaluation_tables
     from training.html import write_page
-    from training.report import progress_bar
     from training.run import load_best, open_run
 
     run = runs[0]
     names = list(BASELINES) if baseline == ["all"] else [b for b in baseline if b != "none"]
     opened = open_run(run, dataset=dataset)
     model, _ = load_best(opened)
-    with progress_bar(console, "evaluate") as progress:
+    with progress_bar("evaluate") as progress:
         found = evaluate_run(
             opened, model, part=part, ks=k, seen=seen, baselines=names, progress=progress
         )

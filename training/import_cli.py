@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from training.importers.writer import ImportReport
-from training.terminal import console, say, suggest
+from training.terminal import progress_bar, say, suggest
 
 importers = typer.Typer(
     help="Make a dataset out of your own tables, or of a public one. Each subcommand says which "
@@ -40,9 +40,8 @@ def movielens(
     Example: penchant import movielens ml-1m data/ml-1m
     """
     from training.importers.movielens import import_movielens
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_movielens(source, out, progress=progress, max_users=max_users)
     _tell(report)
     suggest(f"penchant train {out} --out RUN --recipe movielens")
@@ -70,9 +69,8 @@ def kuairand(
     Example: penchant import kuairand KuaiRand-Pure data/kuairand-pure
     """
     from training.importers.kuairand import import_kuairand
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_kuairand(source, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
@@ -111,9 +109,8 @@ def taobao(
     Example: penchant import taobao UserBehavior data/taobao
     """
     from training.importers.taobao import import_taobao
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_taobao(
             source,
             out,
@@ -144,9 +141,8 @@ def mule(
     Example: penchant import mule MULE/data/taobao data/taobao-mule
     """
     from training.importers.mule import import_mule
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_mule(source, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
@@ -169,9 +165,8 @@ def retailrocket(
     Example: penchant import retailrocket retailrocket data/retailrocket
     """
     from training.importers.retailrocket import import_retailrocket
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_retailrocket(source, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {shlex.quote(str(out))} --out RUN")
@@ -215,9 +210,8 @@ def amazon(
     Example: penchant import amazon amazon-beauty data/beauty
     """
     from training.importers.amazon import import_amazon
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_amazon(source, out, time=time, min_events=min_events, progress=progress)
     _tell(report)
     suggest(f"penchant train {out} --out RUN")
@@ -238,9 +232,8 @@ def microlens(
     Example: penchant import microlens MicroLens-100k-Dataset data/microlens
     """
     from training.importers.microlens import import_microlens
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_microlens(source, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {out} --out RUN")
@@ -280,9 +273,8 @@ def table(
     Then:    penchant import table shop.toml data/shop
     """
     from training.importers.tables import import_table
-    from training.report import progress_bar
 
-    with progress_bar(console, "import") as progress:
+    with progress_bar("import") as progress:
         report = import_table(map_file, out, progress=progress)
     _tell(report)
     suggest(f"penchant train {out} --out RUN")

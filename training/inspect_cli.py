@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from training.terminal import console, say, suggest
+from training.terminal import console, progress_bar, say, suggest
 
 
 def inspect(
@@ -23,11 +23,10 @@ def inspect(
     """
     from training.inspect_dataset import inspect_dataset
     from training.inspect_report import report
-    from training.report import progress_bar
 
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)  # now rather than after minutes of reading
-    with progress_bar(console, "inspect") as progress:
+    with progress_bar("inspect") as progress:
         found = inspect_dataset(dataset, progress=progress)
     for part in report(found):
         console.print(part)

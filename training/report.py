@@ -1,10 +1,8 @@
-"""What a run tells people while it goes: progress bars, metrics by epoch, TensorBoard."""
+"""What a run tells people while it goes: a progress bar, metrics by epoch, TensorBoard."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -75,22 +73,3 @@ class RunReporter:
                 f"  validation HR@10 {metrics['hr@10']:.4f}  NDCG@10 {metrics['ndcg@10']:.4f}{best}"
             )
         self._console.print(shown, highlight=False)
-
-
-@contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[Any]:
-    """A bar for one long job; yields progress(done 0..1, what is going on)."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[what]}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task(title, total=1.0, what="")
-
-        def progress(done: float, what: str) -> None:
-            bar.update(task, completed=done, what=what)
-
-        yield progress
-        bar.update(task, completed=1.0, what="done")

@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 console = Console()
@@ -20,6 +28,25 @@ def suggest(next_step: str) -> None:
 def say(what: object, style: str | None = None) -> None:
     """Print for people; a command stays on one line, so that it can be copied."""
     console.print(what, style=style, highlight=False, soft_wrap=isinstance(what, str))
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar for one long job; yields progress(done 0..1, what is going on)."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[what]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(title, total=1.0, what="")
+
+        def progress(done: float, what: str) -> None:
+            bar.update(task, completed=done, what=what)
+
+        yield progress
+        bar.update(task, completed=1.0, what="done")
 
 
 class _Speed(ProgressColumn):
