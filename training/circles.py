@@ -18,6 +18,7 @@ from model.schema import Schema
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 NUM_NEIGHBOURS = 5
 NUM_TOP_FEATURES = 5
@@ -40,7 +41,7 @@ def find_circles(
     vectors: Float32,
     items: pa.Table,
     schema: Schema,
-    popularity: npt.NDArray[np.int64],
+    popularity: Int64,
     *,
     seed: int,
 ) -> tuple[pa.Table, Int32]:
@@ -92,8 +93,9 @@ def num_circles(num_items: int) -> int:
     return int(np.clip(round(1.5 * num_items**0.5), 1, min(num_items, 8192)))
 
 
-def _values(items: pa.Table, schema: Schema) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
-    """(item rows, value) pairs of every category feature that a person can read.
+def _values(items: pa.Table, schema: Schema) -> Iterator[tuple[Int64, Int64, list[str]]]:
+    """Every category feature that a person can read: item rows and value codes [n] of all its
+    cells, and the values that the codes stand for.
 
     `kind` says nothing of interest, and a value that is itself an item's id (a creator) no word.
     """
@@ -101,44 +103,38 @@ def _values(items: pa.Table, schema: Schema) -> Iterator[tuple[npt.NDArray[np.in
     for name, feature in schema.item_features.items():
         if feature.type not in ("category", "categories"):
             continue
-        if name in items.column_names and _are_ids(items[name].combine_chunks(), ids):
-            continue
+        column = items[name].combine_chunks()
         if feature.type == "category":
-            column = items[name].combine_chunks()
             rows = np.flatnonzero(np.asarray(pc.is_valid(column)))
-            yield rows, pc.drop_null(column).to_pylist()
-        elif feature.type == "categories":
-            column = items[name].combine_chunks()
-            yield np.asarray(pc.list_parent_indices(column)), pc.list_flatten(column).to_pylist()
+            values = pc.drop_null(column).dictionary_encode()
+        else:
+            rows = np.asarray(pc.list_parent_indices(column)).astype(np.int64)
+            values = pc.list_flatten(column).dictionary_encode()
+        if len(rows) and not pc.any(pc.is_in(values.dictionary, value_set=ids)).as_py():
+            yield rows, values.indices.to_numpy().astype(np.int64), values.dictionary.to_pylist()
 
 
-def _are_ids(column: pa.Array, ids: pa.Array) -> bool:
-    values = pc.list_flatten(column) if pa.types.is_nested(column.type) else column
-    known = pc.is_in(pc.drop_null(values), value_set=ids)
-    return bool(pc.any(known).as_py())
+def _top_features(circles: Int64, num: int, items: pa.Table, schema: Schema) -> list[list[str]]:
+    """The values that are most each circle's own: share × log(share / share in the catalogue).
 
-
-def _top_features(
-    circles: npt.NDArray[np.int64], num: int, items: pa.Table, schema: Schema
-) -> list[list[str]]:
-    """The values that are most each circle's own: share × log(share / share in the catalogue)."""
+    Only the pairs of circle and value that occur are counted: a catalogue of a million items has
+    thousands of circles and may have as many creators as it likes.
+    """
     found: list[list[tuple[float, str]]] = [[] for _ in range(num)]
     sizes = np.bincount(circles, minlength=num)
-    for rows, values in _values(items, schema):
-        if not len(rows):
-            continue
-        names, codes = np.unique(np.array(values, object).astype(str), return_inverse=True)
-        counts = np.zeros((num, len(names)))
-        np.add.at(counts, (circles[rows], codes), 1)
-        share = counts / sizes[:, None]
-        overall = counts.sum(axis=0) / len(circles)
-        lift = share * np.log(np.maximum(share, 1e-9) / overall)
-        # A quantity ("50-150") or a code ("c0042") sets items apart, but is no name for people.
-        lift[:, [any(map(str.isdigit, name)) for name in names]] = 0
-        for circle in range(num):
-            for code in np.argsort(-lift[circle])[:NUM_TOP_FEATURES]:
-                if share[circle, code] >= _MIN_SHARE and lift[circle, code] > 0:
-                    found[circle].append((float(lift[circle, code]), str(names[code])))
+    for rows, codes, names in _values(items, schema):
+        pairs, counts = np.unique(circles[rows] * len(names) + codes, return_counts=True)
+        circle, code = np.divmod(pairs, len(names))
+        share = counts / sizes[circle]
+        often = share >= _MIN_SHARE
+        circle, code, share = circle[often], code[often], share[often]
+        overall = np.bincount(codes, minlength=len(names))[code] / len(circles)
+        lift = share * np.log(share / overall)
+        for place in np.flatnonzero(lift > 0).tolist():
+            name = names[code[place]]
+            # A quantity ("50-150") or a code ("c0042") sets items apart, but is no name for people.
+            if not any(map(str.isdigit, name)):
+                found[circle[place]].append((float(lift[place]), name))
     return [
         list(dict.fromkeys(name for _, name in sorted(pairs, reverse=True)))[:NUM_TOP_FEATURES]
         for pairs in found
@@ -146,19 +142,15 @@ def _top_features(
 
 
 def _names(
-    features: list[list[str]],
-    circles: npt.NDArray[np.int64],
-    items: pa.Table,
-    popularity: npt.NDArray[np.int64],
+    features: list[list[str]], circles: Int64, items: pa.Table, popularity: Int64
 ) -> list[str]:
     """The two most telling values; where circles share them, as many more as tell them apart, and
     where they share all of them, the best-known item as well. A circle without any has its number.
     """
-    titles = items["title"]
-    best_known = [
-        titles[int(rows[np.argmax(popularity[rows])])].as_py()
-        for rows in (np.flatnonzero(circles == circle) for circle in range(len(features)))
-    ]
+    # Circle by circle, the most popular item first, and the first in the file among equals.
+    order = np.lexsort((-popularity, circles))
+    first = np.searchsorted(circles[order], np.arange(len(features)))
+    best_known = items["title"].take(pa.array(order[first])).to_pylist()
     names = [" · ".join(values[:2]) for values in features]
     for depth in range(3, NUM_TOP_FEATURES + 1):
         shared = {name for name, count in Counter(names).items() if count > 1}
