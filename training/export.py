@@ -3,7 +3,7 @@
 The ONNX graphs are compared with the towers that were trained before anything gets its final name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from model.items import write_items
 from model.ivf import build_ivf, tune
 from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
+from model.tower_session import require_vectors
 from model.towers import TwoTower
 from training.circles import find_circles
 from training.dataset import (
@@ -42,11 +43,17 @@ from training.onnx_towers import (
 from training.run import Run
 from training.tower_ranker import item_vectors
 
+METRIC_USERS = 20_000
+"""At most so many users, chosen by the run's seed, are asked for the manifest's metrics; `penchant
+evaluate` asks them all."""
 NUM_GATE_USERS = 2000
 EXACT_ROWS = 100_000
 """With more items than this the index is one of inverted lists."""
 NUM_TUNED = 600
 """Gate queries that the index is tuned and measured with."""
+
+_GROUP_USERS = 16_384
+"""Users of one row group of histories.parquet."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -79,8 +86,9 @@ def export_run(
 ) -> ExportReport:
     """Write the bundle and the snapshot of a trained model (on the CPU, in evaluation mode).
 
-    Raises ParityError if a graph differs from its tower by more than MAX_ERROR, ConfigError if a
-    target exists and replace is False or both are one folder. Then nothing is written.
+    Raises NoVector if the item tower gives none for an item, ParityError if a graph differs from
+    its tower by more than MAX_ERROR, ConfigError if a target exists and replace is False or both
+    are one folder. Then nothing is written.
     """
     outside = (snapshot, run.path, run.dataset)
     for target, others in ((bundle, outside), (snapshot, (bundle, *outside[1:]))):
@@ -96,13 +104,15 @@ def export_run(
     say = progress or (lambda done, what: None)
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)
+    ids = items["item_id"].combine_chunks()
     order, num_active = _row_order(items, as_of)
     vectors = item_vectors(run.items, model).numpy()
+    require_vectors(vectors, ids, of="item")
     circles, circle_of = find_circles(
         vectors, items, schema, run.data.popularity(), seed=run.config.seed
     )
     say(0.2, "measure on the test split")
-    metrics = evaluate_run(run, model).to_json()
+    metrics = evaluate_run(run, model, sample=METRIC_USERS).to_json()
     body: dict[str, Any] = {
         "dim": run.tower.dim,
         "num_interests": run.tower.num_interests,
@@ -125,16 +135,16 @@ def export_run(
         item_error = item_tower_error(run, vectors, folder / files.ITEM_TOWER)
         body["parity"] = {"user_tower": user_error, "item_tower": item_error}
         say(0.8, "write vectors, index and items")
-        np.save(folder / files.VECTORS, np.ascontiguousarray(vectors[order], np.float32))
-        active = vectors[order[:num_active]]
+        gate, queries = _gate(run, model, vectors, ids)
+        pq.write_table(gate, folder / files.GATE)
+        vectors = vectors[order]  # from here on in the bundle's order, once in memory
+        np.save(folder / files.VECTORS, vectors)
         table = _item_table(run, items, circle_of, as_of)
         write_items(table.take(pa.array(order)), folder / files.ITEMS)
         pq.write_table(circles, folder / files.CIRCLES)
         (folder / "vocab").mkdir()
         run.encoder.write(folder / files.ENCODER)
-        gate, queries = _gate(run, model, vectors)
-        pq.write_table(gate, folder / files.GATE)
-        body["ann"] = _write_index(folder / files.INDEX, active, queries, say)
+        body["ann"] = _write_index(folder / files.INDEX, vectors[:num_active], queries, say)
         recall = body["ann"]["recall@100"]
         # Inside the block: a snapshot that cannot be written leaves the old bundle in its place.
         say(0.9, "write the snapshot")
@@ -154,43 +164,54 @@ def last_event(run: Run) -> datetime | None:
 
 def write_snapshot(run: Run, target: Path, *, as_of: datetime | None, replace: bool) -> int:
     """Write every user's features and whole history, in ids. Returns the number of users."""
-    schema = run.data.schema
-    dated = run.data.times >= 0  # a held-out event without a time has no place in a history
-    data = run.data.keep(dated)
     user_ids = pa.array(load_user_ids(run.arrays), pa.string())
-    item_ids = read_items_table(run.dataset)["item_id"].combine_chunks()
-    offsets = pa.array(data.starts, pa.int32())
-    names = pa.array(["", *schema.history_events])
-    times = (
-        pa.ListArray.from_arrays(offsets, pa.array(data.times).cast(pa.timestamp("us", tz="UTC")))
-        if schema.has_times
-        else pa.nulls(len(user_ids), HISTORY_SCHEMA.field("timestamps").type)
-    )
-    histories = pa.table(
-        {
-            "user_id": user_ids,
-            "item_ids": pa.ListArray.from_arrays(offsets, item_ids.take(pa.array(data.items))),
-            "events": pa.ListArray.from_arrays(offsets, names.take(pa.array(data.events))),
-            "timestamps": times,
-            "event_ids": pa.ListArray.from_arrays(
-                offsets, load_event_ids(run.arrays).combine_chunks().filter(pa.array(dated))
-            ),
-            "sequences": pa.ListArray.from_arrays(
-                offsets, pa.array(load_sequences(run.arrays)[dated], pa.int64())
-            ),
-        },
-        schema=HISTORY_SCHEMA,
-    )
     users = read_users_table(run.dataset)
     if users is None:
         users = pa.table({"user_id": user_ids})
-    body = {"num_users": len(user_ids), "num_events": len(data.items)}
+    body = {"num_users": len(user_ids), "num_events": int((run.data.times >= 0).sum())}
     with write_folder(
-        target, kind="snapshot", schema=schema, as_of=as_of, body=body, replace=replace
+        target,
+        kind="snapshot",
+        schema=run.data.schema,
+        as_of=as_of,
+        body=body,
+        replace=replace,
     ) as folder:
         pq.write_table(users, folder / USERS)
-        pq.write_table(histories, folder / HISTORIES, row_group_size=16_384)
+        with pq.ParquetWriter(folder / HISTORIES, HISTORY_SCHEMA) as writer:
+            for histories in _histories(run, user_ids):
+                writer.write_table(histories)
     return len(user_ids)
+
+
+def _histories(run: Run, user_ids: pa.Array) -> Iterator[pa.Table]:
+    """histories.parquet, so many users at a time that their lists are small arrays."""
+    data, schema = run.data, run.data.schema
+    item_ids = read_items_table(run.dataset)["item_id"].combine_chunks()
+    names = pa.array(["", *schema.history_events])
+    event_ids, sequences = load_event_ids(run.arrays), load_sequences(run.arrays)
+    for first in range(0, data.num_users, _GROUP_USERS):
+        starts = data.starts[first : first + _GROUP_USERS + 1]
+        span = slice(int(starts[0]), int(starts[-1]))
+        dated = data.times[span] >= 0  # a held-out event without a time has no place in a history
+        offsets = np.concatenate([[0], np.cumsum(dated)])[starts - starts[0]]
+        times = pa.array(data.times[span][dated]).cast(pa.timestamp("us", tz="UTC"))
+        columns = {
+            "item_ids": item_ids.take(pa.array(data.items[span][dated])),
+            "events": names.take(pa.array(data.events[span][dated])),
+            "timestamps": times if schema.has_times else None,
+            "event_ids": event_ids[span].combine_chunks().filter(pa.array(dated)),
+            "sequences": pa.array(sequences[span][dated], pa.int64()),
+        }
+        ends = pa.array(offsets, pa.int32())
+        lists = [
+            pa.ListArray.from_arrays(ends, column)
+            if column is not None
+            else pa.nulls(len(starts) - 1, HISTORY_SCHEMA.field(name).type)
+            for name, column in columns.items()
+        ]
+        ids = user_ids.slice(first, len(starts) - 1)
+        yield pa.table([ids, *lists], schema=HISTORY_SCHEMA)
 
 
 def _row_order(items: pa.Table, as_of: datetime | None) -> tuple[Int64, int]:
@@ -223,19 +244,26 @@ def _item_table(
     return items
 
 
-def _gate(run: Run, model: TwoTower, vectors: Float32) -> tuple[pa.Table, Float32]:
-    """gate.parquet: validation histories, targets, and the user vectors that tune the index."""
+def _gate(run: Run, model: TwoTower, vectors: Float32, ids: pa.Array) -> tuple[pa.Table, Float32]:
+    """gate.parquet: validation histories, targets, and the user vectors that tune the index.
+
+    vectors, ids: [N] of all items, in the dataset's order.
+    """
     questions = run.split.questions("validation", seen=run.config.seen)
     questions = questions.sample(NUM_GATE_USERS, seed=run.config.seed)
     data, users, targets = questions.histories, questions.users, questions.targets
-    interests = np.empty((run.data.num_users, run.tower.num_interests, run.tower.dim), np.float32)
-    matrix = torch.from_numpy(vectors)
+    queries = np.empty((len(users), run.tower.num_interests, run.tower.dim), np.float32)
+    place = np.empty(run.data.num_users, np.int64)
+    place[users] = np.arange(len(users))
     for rows, found in encode_users(
-        model, matrix, data, users, questions.idle, profiles=run.profiles
+        model,
+        torch.from_numpy(vectors),
+        data,
+        users,
+        questions.idle,
+        profiles=run.profiles,
     ):
-        interests[rows] = found
-    queries = interests[users]
-    ids = read_items_table(run.dataset)["item_id"].combine_chunks()
+        queries[place[rows]] = found
     names = pa.array(["", *run.data.schema.history_events])
     lengths, num_targets = data.lengths[users], np.diff(questions.starts)
     popularity = run.split.training.popularity()
