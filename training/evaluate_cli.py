@@ -43,6 +43,12 @@ def evaluate(
             "bought) or keep (nothing). As the run was trained if not given."
         ),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            help="At most so many users, chosen by the run's seed; large logs need fewer."
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Where the page with plots goes; default RUN/PART.html.")
     ] = None,
@@ -62,6 +68,7 @@ def evaluate(
         raise ConfigError(f"{len(runs)} runs were named; name one, or two with --compare.")
     for cut_off in k:
         require(cut_off >= 1, "--k", cut_off, "1 or more")
+    require(sample is None or sample >= 1, "--sample", sample, "1 or more")
     from training.baselines import BASELINES
     from training.dataset import load_user_ids
     from training.evaluate import evaluate_run, write_evaluation
@@ -75,7 +82,14 @@ def evaluate(
     model, _ = load_best(opened)
     with progress_bar("evaluate") as progress:
         found = evaluate_run(
-            opened, model, part=part, ks=k, seen=seen, baselines=names, progress=progress
+            opened,
+            model,
+            part=part,
+            ks=k,
+            seen=seen,
+            baselines=names,
+            sample=sample,
+            progress=progress,
         )
     result = run / f"{part}.json"
     write_evaluation(found, result, user_ids=load_user_ids(opened.arrays))

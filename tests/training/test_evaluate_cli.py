@@ -81,6 +81,8 @@ def test_wrong_arguments_say_what_to_do(by_time: Path) -> None:
         invoke("evaluate", by_time, "--baseline", "bm25")
     with pytest.raises(ConfigError, match=r"--k"):
         invoke("evaluate", by_time, "--k", 0)
+    with pytest.raises(ConfigError, match=r"--sample"):
+        invoke("evaluate", by_time, "--sample", 0)
     with pytest.raises(ConfigError, match=r"name one, or two with --compare"):
         invoke("evaluate", by_time, by_time)
     with pytest.raises(ConfigError, match=r"--compare takes two runs, and 1 were named"):
