@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.bundle import Bundle, open_bundle
 from model.encode import Column
 from model.errors import BundleRejected, ConfigError
-from model.items import IdIndex, write_items
 from model.manifest import open_verified
 from model.schema import Feature, read_schema
-from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
+from model.snapshot import HISTORIES
 from training.columns import ParquetTable, item_columns
 from training.embed import ItemEmbedder, UserEmbedder
-from training.parts import SCRATCH, Plan, Progress, Rows, Written, parts_folder, write_parts
+from training.part_workers import Rows
+from training.parts import SCRATCH, Plan, Progress, Written, parts_folder, write_parts
 from training.repeats import Repeats
+from training.snapshot_rows import align_users, read_users
 
 ITEMS = "items.parquet"
 PART_ROWS = 65_536
@@ -36,6 +35,7 @@ READ_ITEMS = 16_384
 """Items that a worker holds at one time."""
 READ_USERS = 2_048
 """Users that a worker holds at one time, with the whole of their histories."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +160,8 @@ def embed_users(
     with parts_folder(out, plan, overwrite=overwrite) as finished:
         if finished:
             return Embedded(None)
-        num_rows = _align_users(snapshot, out / SCRATCH, list(read))
-        now = (moment - _EPOCH) // timedelta(microseconds=1)
+        num_rows = align_users(snapshot, out / SCRATCH, list(read))
+        now = moment_of(moment)
         code = opened.objectives.index(objective)
         version = opened.manifest.version
         make_rows = functools.partial(
@@ -180,6 +180,11 @@ def _command(what: str, bundle: Path, *, part_rows: int, **options: object) -> s
     for name, value in given.items():
         words += [f"--{name}", str(value)] if value is not None else []
     return shlex.join(words)
+
+
+def moment_of(time: datetime | None) -> int:
+    """UTC µs since 1970; 0 where there is no time."""
+    return (time - _EPOCH) // timedelta(microseconds=1) if time else 0
 
 
 # --- what fits together --------------------------------------------------------------------------
@@ -269,62 +274,3 @@ def _user_rows(
             yield embed(read_users(snapshot, aligned, first, min(first + READ_USERS, stop)))
 
     return rows
-
-
-# --- users: two files, row by row ----------------------------------------------------------------
-
-
-def _align_users(snapshot: Path, scratch: Path, features: list[str]) -> int:
-    """Write, for `read_users`, where each user's row of users.parquet is; returns how many users
-    there are in either file.
-
-    Holds users.parquet's `features` and 24 bytes a user while it does so.
-    """
-    scratch.mkdir(exist_ok=True)
-    columns = [n for n in features if n in pq.read_schema(snapshot / USERS).names]
-    listed = pq.read_table(snapshot / USERS, columns=["user_id", *columns])
-    write_items(listed, scratch / _LISTED)
-    with pa.memory_map(str(scratch / _LISTED)) as source:
-        listed = pa.ipc.open_file(source).read_all()
-    index = IdIndex(listed["user_id"].combine_chunks())
-    with pq.ParquetFile(snapshot / HISTORIES) as file:
-        parts = [
-            index.rows_of(batch.column("user_id").to_pylist())
-            for batch in file.iter_batches(PART_ROWS, columns=["user_id"])
-        ]
-    places = np.concatenate([np.empty(0, np.int64), *parts])
-    alone = np.ones(listed.num_rows, bool)
-    alone[places[places >= 0]] = False
-    np.save(scratch / _PLACES, np.concatenate([places, np.flatnonzero(alone)]))
-    return len(places) + int(alone.sum())
-
-
-def read_users(snapshot: Path, aligned: Path, start: int, stop: int) -> pa.Table:
-    """Users [start, stop) as UserEmbedder takes them. aligned: what _align_users wrote."""
-    histories = (
-        pl.scan_parquet(snapshot / HISTORIES)
-        .select(_HISTORY_COLUMNS)
-        .slice(start, stop - start)
-        .collect()
-        .to_arrow()
-        .cast(_HISTORIES_READ)
-    )
-    with pa.memory_map(str(aligned / _LISTED)) as source:
-        listed = pa.ipc.open_file(source).read_all()
-    places = np.load(aligned / _PLACES, mmap_mode="r")[start:stop]
-    features = listed.take(pa.array(np.asarray(places), mask=places < 0))
-    alone = len(places) - histories.num_rows
-    if alone:
-        ids = features["user_id"].slice(histories.num_rows)
-        none = [pa.nulls(alone, field.type) for field in _HISTORIES_READ][1:]
-        without = pa.table([ids, *none], schema=_HISTORIES_READ)
-        histories = pa.concat_tables([histories, without])
-    for name in features.column_names[1:]:
-        histories = histories.append_column(name, features[name])
-    return histories
-
-
-_LISTED, _PLACES = "users.arrow", "places.npy"
-_HISTORY_COLUMNS = ["user_id", "item_ids", "events", "timestamps"]
-_HISTORIES_READ = pa.schema([HISTORY_SCHEMA.field(name) for name in _HISTORY_COLUMNS])
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,33 +9,27 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.atomic import sync, write_text, write_whole
-from model.errors import ConfigError, PenchantError
-from training.memory import keep_freed_memory
+from model.atomic import sync, write_text
+from model.errors import ConfigError
+from training.part_workers import Rows, compute_parts, part_name
 
-FORMAT = 1
+FORMAT, KIND = 1, "embeddings"
 MANIFEST, UNFINISHED, SCRATCH = "manifest.json", "unfinished.json", ".scratch"
+_PARTIAL = ".partial-"
+"""In the names that model/atomic.py gives to what it has not finished."""
 
-Rows = Callable[[int, int], Iterator[pa.Table]]
-"""rows(start, stop) → the table's rows [start, stop), in order, in as many tables as it likes."""
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all); rows of earlier runs count as done."""
 
@@ -51,6 +45,11 @@ class Plan:
     command: str
     """What the person can type to go on."""
 
+    def note(self) -> str:
+        """The JSON of unfinished.json."""
+        body = {"part_rows": self.part_rows, "command": self.command}
+        return json.dumps({"kind": KIND, **self.content, **body}, indent=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -62,15 +61,6 @@ class Written:
     """Rows that were there before."""
     seconds: float
     """Time spent on the others."""
-
-
-class Interrupted(PenchantError):
-    """A run ended before its last part; the parts that are written are kept."""
-
-
-def part_name(part: int) -> str:
-    """The file of a part."""
-    return f"part-{part:05d}.parquet"
 
 
 def command_to_finish(out: Path) -> str | None:
@@ -99,13 +89,14 @@ def parts_folder(out: Path, plan: Plan, *, overwrite: bool) -> Iterator[bool]:
         held = _held(out)
         if held is not None and overwrite:
             _clear(out)
-            held = None
-        if held is not None:
+        elif held is not None:
             _refuse_other(out, plan, held)
         finished = (out / MANIFEST).exists()
-        if held is None:
-            write_text(out / UNFINISHED, json.dumps(asdict(plan), indent=1))
-        for stale in out.glob(".*.partial-*"):
+        if finished:
+            (out / UNFINISHED).unlink(missing_ok=True)  # where the last run ended in between
+        elif held is None or overwrite:
+            write_text(out / UNFINISHED, plan.note())
+        for stale in out.glob(f".*{_PARTIAL}*"):
             stale.unlink()
         yield finished
     finally:
@@ -136,7 +127,7 @@ def write_parts(
     kept = num_rows - sum(stop - start for start, stop in missing.values())
     progress(kept, num_rows)
     if missing:
-        _compute(
+        compute_parts(
             out,
             missing,
             make_rows,
@@ -145,9 +136,10 @@ def write_parts(
         )
     body = {
         "format": FORMAT,
-        "kind": "embeddings",
+        "kind": KIND,
         "created": datetime.now(UTC).isoformat(),
         **plan.content,
+        "part_rows": plan.part_rows,
         "num_rows": num_rows,
         "files": {part_name(p): _entry(out / part_name(p), span) for p, span in spans.items()},
     }
@@ -169,11 +161,9 @@ def _held(out: Path) -> dict[str, Any] | None:
     for name in (MANIFEST, UNFINISHED):
         with contextlib.suppress(OSError, ValueError):
             found = json.loads((out / name).read_text(encoding="utf-8"))
-            if isinstance(found, dict) and (
-                name == UNFINISHED or found.get("kind") == "embeddings"
-            ):
+            if isinstance(found, dict) and found.get("kind") == KIND:
                 return found
-    if any(out.iterdir()):
+    if any(_PARTIAL not in path.name for path in out.iterdir()):
         raise ConfigError(
             f"{out} holds something else than embeddings; name another folder or an empty one."
         )
@@ -182,24 +172,23 @@ def _held(out: Path) -> dict[str, Any] | None:
 
 def _refuse_other(out: Path, plan: Plan, held: Mapping[str, Any]) -> None:
     """Raise ConfigError if the folder's note is of another plan."""
-    before, now = held.get("content", held), dict(plan.content)
-    differing = [name for name in now if before.get(name) != now[name]]
-    if held.get("part_rows", plan.part_rows) != plan.part_rows:
-        differing.append("part_rows")
-        before, now = {**before, **held}, {**now, "part_rows": plan.part_rows}
-    if not differing:
-        return
+    finished, now = (out / MANIFEST).exists(), {**plan.content, "part_rows": plan.part_rows}
+    differing = [name for name in now if held.get(name) != now[name]]
+    if finished and differing == ["part_rows"]:
+        return  # the same rows, cut otherwise
     if "of" in differing:
         differing = ["of"]
-    words = ", ".join(
-        f"{n} is {_short(before.get(n))} there and {_short(now[n])} now" for n in differing
-    )
-    again = f"Finish it with: {held['command']}. Or name" if "command" in held else "Name"
-    state = "unfinished" if "command" in held else "finished"
-    raise ConfigError(
-        f"{out} holds {state} embeddings of something else: {words}. {again} another folder, or "
-        "pass --overwrite to begin anew."
-    )
+    if differing:
+        words = ", ".join(
+            f"{name} is {_short(held.get(name))} there and {_short(now[name])} now"
+            for name in differing
+        )
+        command = held.get("command")
+        raise ConfigError(
+            f"{out} holds {'finished' if finished else 'unfinished'} embeddings of something else: "
+            f"{words}. {f'Finish it with: {command}. Or name' if command else 'Name'} another "
+            "folder, or pass --overwrite to begin anew."
+        )
 
 
 def _short(value: object) -> str:
@@ -207,13 +196,13 @@ def _short(value: object) -> str:
 
 
 def _clear(out: Path) -> None:
-    """Remove what earlier runs wrote; what remains after any interruption is still told apart."""
-    (out / MANIFEST).unlink(missing_ok=True)
-    sync(out)
+    """Remove the parts of earlier runs; ended in between, the folder is an unfinished one."""
+    if (out / MANIFEST).exists():
+        (out / MANIFEST).replace(out / UNFINISHED)
+        sync(out)
     for part in out.glob("part-*.parquet"):
         part.unlink()
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
-    (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def _is_whole(path: Path, span: tuple[int, int]) -> bool:
@@ -229,112 +218,3 @@ def _entry(path: Path, span: tuple[int, int]) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"rows": span[1] - span[0], "size": path.stat().st_size, "sha256": digest}
-
-
-# --- the processes -------------------------------------------------------------------------------
-
-
-def _compute(
-    out: Path,
-    spans: Mapping[int, tuple[int, int]],
-    make_rows: Callable[[], Rows],
-    *,
-    workers: int,
-    tell: Callable[[int], None],
-) -> None:
-    """Write the parts of these spans of rows. tell: called with the rows computed so far."""
-    context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(
-        workers, context, initializer=_begin, initargs=(out, make_rows, counter, stop)
-    )
-    try:
-        with _one_thread_each():
-            running = {pool.submit(_write, part, *span) for part, span in spans.items()}
-        while running:
-            done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            tell(counter.value)
-    except BrokenProcessPool:
-        raise Interrupted(
-            "a worker process was ended from outside, perhaps for want of memory. The parts that "
-            "are written are kept: go on with the same command, with fewer --workers if need be."
-        ) from None
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes begun here use one thread of each library; Ctrl-C is for their parent alone."""
-    names = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@dataclass(slots=True)
-class _Worker:
-    """What one worker process has."""
-
-    out: Path
-    make_rows: Callable[[], Rows]
-    counter: Any
-    stop: Any
-    rows: Rows | None = None
-
-
-_worker: _Worker | None = None
-
-
-def _begin(out: Path, make_rows: Callable[[], Rows], counter: Any, stop: Any) -> None:
-    global _worker
-    _worker = _Worker(out, make_rows, counter, stop)
-    pa.set_cpu_count(1)
-    keep_freed_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot say so: leave when it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _write(part: int, start: int, stop: int) -> None:
-    """Compute and write one part, in a worker process."""
-    assert _worker is not None
-    try:
-        if _worker.rows is None:
-            _worker.rows = _worker.make_rows()
-        tables = []
-        for table in _worker.rows(start, stop):
-            if _worker.stop.is_set():
-                return
-            tables.append(table)
-            with _worker.counter.get_lock():
-                _worker.counter.value += table.num_rows
-    except PenchantError as error:
-        # Exceptions with arguments of their own do not come through to another process.
-        raise PenchantError(str(error)) from None
-    whole = pa.concat_tables(tables)
-    write_whole(_worker.out / part_name(part), lambda partial: _save(whole, partial))
-
-
-def _save(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file as it is: vectors are not worth compressing."""
-    plain = [n for n in table.column_names if not pa.types.is_nested(table.schema.field(n).type)]
-    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=plain)

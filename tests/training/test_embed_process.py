@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,33 @@ def test_a_finished_folder_is_left_as_it_is(
     foreign = run("items", exported.bundle, *arguments)
     assert foreign.returncode == 2 and "holds something else than embeddings" in foreign.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_ended_between_two_steps_is_understood(
+    exported: Exported, many: Path, steady: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(steady, out)
+    manifest = json.loads((out / MANIFEST).read_text())
+    # The manifest was there, the other note not yet gone.
+    (out / UNFINISHED).write_text("{}")
+    again = run(*items(exported, many, out))
+    assert again.returncode == 0 and "finished already" in again.stdout
+    assert not (out / UNFINISHED).exists()
+    # --overwrite had begun to remove what was there.
+    (out / MANIFEST).rename(out / UNFINISHED)
+    (out / "part-00007.parquet").unlink()
+    other = run(*items(exported, many, out), "--part-rows", PART_ROWS - 1)
+    assert other.returncode == 2 and "part_rows is 250 there and 249 now" in other.stderr
+    assert run(*items(exported, many, out)).returncode == 0
+    assert json.loads((out / MANIFEST).read_text())["files"] == manifest["files"]
+    # Nothing but a note that was never finished.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".unfinished.json.partial-77").write_text('{"kind":')
+    begun = run("users", exported.bundle, "--snapshot", exported.snapshot, "--out", empty)
+    assert begun.returncode == 0, begun.stderr
+    assert [p.name for p in sorted(empty.iterdir())] == [MANIFEST, "part-00000.parquet"]
 
 
 def test_two_at_once_are_refused_and_a_dead_worker_is_no_hang(

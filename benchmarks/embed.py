@@ -1,0 +1,232 @@
+"""Rows a second of `penchant embed`, beside ONNX Runtime alone on arrays that are ready.
+
+    python benchmarks/embed.py BUNDLE --dataset DATASET --snapshot SNAPSHOT [--rounds 3]
+
+The folders are those of an export; benchmarks/export_million.py leaves a large one behind. ONNX
+Runtime gets the very batches that `embed` makes, in memory, in two ways: in as many processes of
+one thread as there are cores, and in one process with as many threads. Items are embedded twice:
+under other ids, so that all of them go through the tower, and as the bundle has them. All take
+turns. Speeds are those between the first rows and the last; what starting takes stands beside.
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from results import write_result
+
+from model.bundle import Bundle, open_bundle
+from model.manifest import open_verified
+from model.tower_session import TowerSession
+from training.embed import ItemEmbedder, UserEmbedder
+from training.embed_files import (
+    READ_ITEMS,
+    READ_USERS,
+    Embedded,
+    align_users,
+    embed_items,
+    embed_users,
+    moment_of,
+    num_cores,
+    read_users,
+)
+from training.memory import keep_freed_memory
+
+READY_ITEMS, READY_USERS = 4 * READ_ITEMS, 4 * READ_USERS
+"""Rows whose arrays ONNX Runtime is given, again and again."""
+
+
+@dataclass
+class Speeds:
+    """What the rounds measured for one kind of rows."""
+
+    rows: int
+    ours: list[float] = field(default_factory=list)
+    starting: list[float] = field(default_factory=list)
+    processes: list[float] = field(default_factory=list)
+    threads: list[float] = field(default_factory=list)
+
+
+def batches(what: str, bundle: Bundle, source: Path) -> Iterator[tuple[Any, Any]]:
+    """The rows and arrays of the first batches, as `embed` makes them."""
+    if what == "users":
+        with tempfile.TemporaryDirectory() as scratch:
+            features = list(bundle.encoder.profile_columns)
+            num_users = min(align_users(source, Path(scratch), features), READY_USERS)
+            now = moment_of(open_verified(source, kind="snapshot").as_of)
+            for start in range(0, num_users, READ_USERS):
+                users = read_users(source, Path(scratch), start, min(start + READ_USERS, num_users))
+                yield from UserEmbedder(bundle, now=now).batches(users)
+    else:
+        embed = ItemEmbedder(bundle)
+        items = pl.read_parquet(source / "items.parquet", n_rows=READY_ITEMS).to_arrow()
+        for start in range(0, len(items), READ_ITEMS):
+            part = items.slice(start, READ_ITEMS)
+            rows = bundle.items.rows_of(part["item_id"].to_pylist())
+            yield from embed.batches(part, rows)
+
+
+def raw_speed(
+    what: str, path: Path, source: Path, threads: int, seconds: float, barrier: Any = None
+) -> float:
+    """Rows a second of one session on ready arrays."""
+    keep_freed_memory()
+    pa.set_cpu_count(1)
+    bundle = open_bundle(path)
+    tower, inputs = (
+        (bundle.user_tower_path, bundle.user_tower_inputs)
+        if what == "users"
+        else (bundle.item_tower_path, bundle.item_tower_inputs)
+    )
+    session = TowerSession(tower, inputs=inputs, threads=threads)
+    ready = [(len(rows), arrays) for rows, arrays in batches(what, bundle, source)]
+    for _, arrays in ready[:20]:
+        session.run(arrays)
+    if barrier is not None:
+        barrier.wait()
+    done, started = 0, time.perf_counter()
+    while True:
+        for num_rows, arrays in ready:
+            session.run(arrays)
+            done += num_rows
+            spent = time.perf_counter() - started
+            if spent > seconds:
+                return done / spent
+
+
+def _in_process(results: Any, *arguments: Any) -> None:
+    results.put(raw_speed(*arguments))
+
+
+def raw_processes(what: str, path: Path, source: Path, num: int, seconds: float) -> float:
+    """Rows a second of so many processes together, one thread each."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(num), context.Queue()
+    arguments = (results, what, path, source, 1, seconds, barrier)
+    workers = [context.Process(target=_in_process, args=arguments) for _ in range(num)]
+    for worker in workers:
+        worker.start()
+    total = sum(results.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return float(total)
+
+
+def our_speed(run: Callable[..., Embedded], speeds: Speeds) -> None:
+    """One run of `embed`: its speed from the first rows on, and the seconds before them."""
+    seen: list[tuple[float, int]] = []
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        run(
+            Path(out) / "out",
+            progress=lambda done, total: seen.append((time.perf_counter() - started, done)),
+        )
+    first = next(i for i, (_, done) in enumerate(seen) if done)
+    (begin, had), (end, total) = seen[first], seen[-1]
+    speeds.ours.append((total - had) / (end - begin))
+    speeds.starting.append(begin)
+
+
+def under_other_ids(dataset: Path, out: Path) -> Path:
+    """The same items, none of which the bundle has."""
+    out.mkdir()
+    shutil.copy(dataset / "dataset.toml", out)
+    items = pl.scan_parquet(dataset / "items.parquet")
+    items.with_columns("new " + pl.col("item_id")).sink_parquet(out / "items.parquet")
+    return out
+
+
+def main() -> None:
+    """Measure all in turns and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--snapshot", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each raw measurement")
+    parser.add_argument("--name", default="embed", help="of the result; another for a trial")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cores, bundle = num_cores(), args.bundle
+    with tempfile.TemporaryDirectory() as folder:
+        others = under_other_ids(args.dataset, Path(folder) / "dataset")
+        num_items = pl.scan_parquet(others / "items.parquet").select(pl.len()).collect().item()
+        num_users = open_verified(args.snapshot, kind="snapshot").body["num_users"]
+        measured = {
+            "users": Speeds(num_users),
+            "items, all of them new": Speeds(num_items),
+            "items that the bundle has": Speeds(num_items),
+        }
+        for _ in range(args.rounds):
+            for name, speeds in measured.items():
+                source = args.snapshot if name == "users" else others
+                what = "users" if name == "users" else "items"
+                given = args.dataset if name == "items that the bundle has" else source
+                embed = embed_users if what == "users" else embed_items
+                our_speed(
+                    lambda out, embed=embed, given=given, **k: embed(bundle, given, out, **k),
+                    speeds,
+                )
+                speeds.processes.append(raw_processes(what, bundle, source, cores, args.seconds))
+                speeds.threads.append(raw_speed(what, bundle, source, cores, args.seconds))
+    figures: dict[str, Any] = {"cores": cores}
+    table = [
+        [
+            "",
+            "rows",
+            "`embed`, rows/s",
+            f"ONNX Runtime, {cores} processes",
+            f"ONNX Runtime, {cores} threads",
+            "ratio to the faster",
+            "seconds to the first rows",
+        ]
+    ]
+    for name, s in measured.items():
+        ours, processes, threads = median(s.ours), median(s.processes), median(s.threads)
+        ratio = ours / max(processes, threads)
+        key = name.replace(",", "").replace(" ", "_")
+        figures |= {
+            f"{key}: rows_per_second": round(ours),
+            f"{key}: onnxruntime_processes": round(processes),
+            f"{key}: onnxruntime_threads": round(threads),
+            f"{key}: ratio": round(ratio, 3),
+            f"{key}: seconds_to_first_rows": round(median(s.starting), 2),
+        }
+        table.append(
+            [
+                name,
+                f"{s.rows:,}",
+                f"{ours:,.0f}",
+                f"{processes:,.0f}",
+                f"{threads:,.0f}",
+                f"{ratio:.2f}",
+                f"{median(s.starting):.1f}",
+            ]
+        )
+    write_result(
+        args.name,
+        title="penchant embed: rows a second beside ONNX Runtime alone",
+        figures=figures,
+        table=table,
+        notes=(
+            f"Median of {args.rounds} rounds; all take turns. ONNX Runtime is given the batches "
+            "that `embed` makes, ready in memory; `embed` reads Parquet, looks up ids, encodes, "
+            "runs the tower, and writes and syncs Parquet. An item that the bundle has unchanged "
+            "keeps its vector and does not go through the tower."
+        ),
+        command="python benchmarks/embed.py BUNDLE --dataset DATASET --snapshot SNAPSHOT",
+    )
+
+
+if __name__ == "__main__":
+    main()
