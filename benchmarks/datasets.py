@@ -35,7 +35,7 @@ BOUGHT = ("--target", "buy", "--seen", "converted")
 SETS = {
     "ml1m": Set("MovieLens-1M, leave-one-out", "ml-1m", "movielens", "movielens"),
     "beauty": Set("Amazon Beauty, leave-one-out", "amazon-beauty", "amazon", "sparse"),
-    "microlens": Set("MicroLens-50k, leave-one-out", "microlens-50k", "microlens", "sparse"),
+    "microlens": Set("MicroLens-50k, leave-one-out", "microlens-50k", "microlens", "fresh"),
     "mule": Set(
         "Taobao (MULE), buys, as published", "taobao-mb-mule", "mule", "behaviours", BOUGHT
     ),

@@ -1,6 +1,7 @@
 """Named runs: each is a function that returns a full RunConfig. `penchant train --recipe NAME`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from model.errors import ConfigError
 from training.config import RunConfig
@@ -51,6 +52,19 @@ def sparse() -> RunConfig:
     )
 
 
+def fresh() -> RunConfig:
+    """As sparse, where many items are new: ids are often hidden, so that content speaks for them."""
+    return replace(
+        sparse(),
+        recipe="fresh",
+        dropout=0.3,
+        id_dropout=0.3,
+        loss="sampled",
+        num_uniform=2048,
+        num_in_batch=1024,
+    )
+
+
 def behaviours() -> RunConfig:
     """Logs of several acts on one item (view, cart, buy): what was looked at before comes again."""
     return RunConfig(
@@ -69,7 +83,7 @@ def behaviours() -> RunConfig:
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse, behaviours)
+    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse, fresh, behaviours)
 }
 
 
