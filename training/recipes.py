@@ -53,7 +53,7 @@ def sparse() -> RunConfig:
 
 
 def fresh() -> RunConfig:
-    """As sparse, where many items are new: ids are often hidden, so that content speaks for them."""
+    """As sparse, where many items are new: ids are often hidden, so that content stands in."""
     return replace(
         sparse(),
         recipe="fresh",
