@@ -182,6 +182,7 @@ def export(
     Example: penchant export runs/ml-1m --bundle out/bundle --snapshot out/snapshot
     """
     from training.export import export_run
+    from training.index import sentence
     from training.run import load_best, open_run
 
     opened = open_run(run, dataset=dataset)
@@ -195,7 +196,7 @@ def export(
         f"{report.num_circles} circles, {report.num_users:,} users\n"
         f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
         f"item tower {report.item_tower_error:.1e} (at most 1e-4 passes)\n"
-        f"index recall@100 against exact search: {report.recall:.4f}",
+        + sentence(report.index),
     )
     suggest(
         f"penchant load-users {snapshot} --state STATE, then penchant serve {bundle} --state STATE"

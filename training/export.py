@@ -16,10 +16,8 @@ import pyarrow.parquet as pq
 import torch
 
 from model import bundle as files
-from model.ann import build_exact, exact_search, open_index, recall_at, write_index
 from model.errors import ConfigError
 from model.items import write_items
-from model.ivf import build_ivf, tune
 from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.tower_session import require_vectors
@@ -33,6 +31,7 @@ from training.dataset import (
     read_users_table,
 )
 from training.evaluate import evaluate_run
+from training.index import write_tuned_index
 from training.loop import encode_users
 from training.onnx_towers import (
     export_item_tower,
@@ -47,10 +46,6 @@ METRIC_USERS = 20_000
 """At most so many users, chosen by the run's seed, are asked for the manifest's metrics; `penchant
 evaluate` asks them all."""
 NUM_GATE_USERS = 2000
-EXACT_ROWS = 100_000
-"""With more items than this the index is one of inverted lists."""
-NUM_TUNED = 600
-"""Gate queries that the index is tuned and measured with."""
 
 _GROUP_USERS = 16_384
 """Users of one row group of histories.parquet."""
@@ -71,7 +66,8 @@ class ExportReport:
     user_tower_error: float
     item_tower_error: float
     """Largest absolute difference between ONNX Runtime and torch, over all that was compared."""
-    recall: float
+    index: dict[str, Any]
+    """What the manifest says of the index: its kind, recall, seconds and memory."""
     metrics: dict[str, Any]
 
 
@@ -144,14 +140,19 @@ def export_run(
         pq.write_table(circles, folder / files.CIRCLES)
         (folder / "vocab").mkdir()
         run.encoder.write(folder / files.ENCODER)
-        body["ann"] = _write_index(folder / files.INDEX, vectors[:num_active], queries, say)
-        recall = body["ann"]["recall@100"]
+        index = write_tuned_index(
+            folder / files.INDEX,
+            vectors[:num_active],
+            queries,
+            progress=lambda what: say(0.85, what),
+        )
+        body["ann"] = index
         # Inside the block: a snapshot that cannot be written leaves the old bundle in its place.
         say(0.9, "write the snapshot")
         num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
     say(1.0, "done")
     return ExportReport(
-        len(vectors), num_active, num_users, len(circles), user_error, item_error, recall, metrics
+        len(vectors), num_active, num_users, len(circles), user_error, item_error, index, metrics
     )
 
 
@@ -288,22 +289,3 @@ def _lists(values: pa.Array, lengths: Int64) -> pa.Array:
     """Cut values, laid end to end, into lists of these lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-
-
-def _write_index(path: Path, active: Float32, queries: Float32, say: Progress) -> dict[str, Any]:
-    """Write index.faiss, exact or inverted lists by size; returns what the manifest says of it.
-
-    queries: the gate's user vectors. Its recall@100 is measured against the exact search.
-    """
-    if len(active) > EXACT_ROWS:
-        say(0.82, "build the index")
-        index = build_ivf(active)
-        say(0.87, "tune the index")
-        tuned = tune(index, active, queries[:: max(len(queries) // NUM_TUNED, 1)])
-        write_index(index, path)
-        return tuned.manifest()
-    write_index(build_exact(active), path)
-    k = min(100, len(active))
-    found = open_index(path).search(np.ascontiguousarray(queries), k)[1]
-    recall = recall_at(found, exact_search(queries, active, k)[0])
-    return {"kind": "exact", "metric": "inner_product", "recall@100": recall}

@@ -32,21 +32,21 @@ def open_index(
     if index == "torch":
         matrix: VectorIndex = _torch_index().TorchIndex(vectors, device=device)
         return matrix
+    about = bundle.ann
+    if about["kind"] not in ("exact", "ivf"):
+        raise BundleRejected(
+            f"{bundle.path}: index of kind {about['kind']!r}; this version opens exact and ivf. "
+            "Serve it with the version that wrote it, or export it again."
+        )
     built = ann.open_index(bundle.index_path)
     if (built.ntotal, built.d) != vectors.shape:
         raise BundleRejected(
             f"{bundle.path}: index.faiss holds {built.ntotal} vectors of {built.d}; items and "
             f"vectors say {len(vectors)} of {vectors.shape[1]}. Export it again."
         )
-    kind = bundle.ann["kind"]
-    if kind == "exact":
+    if about["kind"] == "exact":
         return FaissIndex(built, vectors)
-    if kind == "ivf":
-        return IvfIndex(built, vectors, [Setting(**each) for each in bundle.ann["settings"]])
-    raise BundleRejected(
-        f"{bundle.path}: index of kind {kind!r}; this version opens exact and ivf. Serve it with "
-        "the version that wrote it, or export it again."
-    )
+    return IvfIndex(built, vectors, Setting(probes=about["probes"], fetch=about["fetch"]))
 
 
 def _torch_index() -> ModuleType:

@@ -1,52 +1,85 @@
 """VectorIndex over millions of vectors: the inverted lists of model/ivf.py, searched under filters.
 
 Without a filter a query reads as many lists as the tuning found enough. A filter thins the lists
-out, and may follow them (all of a craft's items lie in a few), so that no tuned number holds. Then
-the k-th score found so far tells how many better rows to expect in the lists not read, and reading
-goes on until those are few. Where few rows are allowed at all, they are scored one and all.
+out, and may follow them (all of a craft's items lie in a few), so that no tuned number holds: then
+lists that have no allowed row are skipped, and how many of the others to read is predicted for each
+query (serving/index/probing.py). Where few rows are allowed at all, they are scored one and all.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from model.ivf import TUNED_K, Setting, search_ivf
+from model.ann import exact_search
+from model.ivf import TUNED_K, Setting, parts, reading, search_ivf
 from serving.index.base import Bitmap, Float32, Int64
+from serving.index.probing import Lists, plan
 from serving.index.scan import inside, nothing, scan_rows
 
-SCAN_ROWS = 20_000
+SCAN_ROWS = 10_000
 """With at most this many rows allowed, those rows are scored and no list is read."""
-_MISSED = 0.005
-"""Share of the k best that may be expected in lists that a filtered search leaves unread."""
-_CAUTION = 1.5
-"""What a list's scores are taken to spread more than rows do on average: some lists are wider."""
-_SAMPLED = 20_000
-MAX_EXCLUDED = 1024
-"""Excluded rows are met by fetching so many more; where there are more, by a bitmap."""
+FEW_EXCLUDED = 100
+"""So many excluded rows are met by fetching more; where there are more, by a plan and a bitmap."""
+DEEP = 0.01
+"""Where excluded rows that are better than the answer outnumber this share of the others, all are
+scored: so far down, more rows lie close together than codes tell apart."""
+_SCORED = 1000
+"""Excluded rows that are scored, to tell how far down the best of the others are."""
+_SAMPLED = 16
+"""Rows a list, on average, that the lists' widths are estimated from."""
+_PRIOR = 4
+"""Rows of average width that every list is taken to have beside those."""
+_BLOCK = 1 << 16
+
+Packed = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """Rows that a search may return, as the lists see them."""
+
+    rows: Packed
+    """[ceil(N / 8)], row r is bit r % 8 of byte r // 8."""
+    counts: Int64
+    """[L] such rows of each list."""
+
+    def without(self, out: Int64) -> tuple[Packed, Int64]:
+        """The rows less those of `out` (sorted), and what `out` has of them."""
+        if not len(out):
+            return self.rows, out
+        byte, bit = out >> 3, (1 << (out & 7)).astype(np.uint8)
+        held = (self.rows[byte] & bit) != 0
+        rows = self.rows.copy()
+        np.bitwise_and.at(rows, byte, ~bit)
+        return rows, out[held]
 
 
 class IvfIndex:
     """Inverted lists, read-only, with the vectors that they were built of beside them.
 
-    index: from model.ivf.build_ivf. vectors: [N, D] float32, the same rows. settings: from
-    model.ivf.tune, the largest share first.
+    index: from model.ivf.build_ivf. vectors: [N, D] float32, the same rows. setting: from
+    model.ivf.tune.
     """
 
-    def __init__(self, index: Any, vectors: Float32, settings: Sequence[Setting]) -> None:
-        self._index, self._vectors, self._settings = index, vectors, tuple(settings)
-        self._centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    def __init__(self, index: Any, vectors: Float32, setting: Setting) -> None:
+        self._index, self._vectors, self._setting = index, vectors, setting
+        self._plain = reading(setting.probes)
+        self._lists, self._to_queries = parts(index)
+        self._centroids: Float32 = self._lists.quantizer.reconstruct_n(0, self._lists.nlist)
         self._list_of_row = np.empty(index.ntotal, np.int32)
-        for number in range(index.nlist):
-            size = index.invlists.list_size(number)
-            rows = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+        for number in range(self._lists.nlist):
+            size = self._lists.invlists.list_size(number)
+            rows = faiss.rev_swig_ptr(self._lists.invlists.get_ids(number), size)
             self._list_of_row[rows] = number
-        some = np.linspace(0, index.ntotal - 1, min(_SAMPLED, index.ntotal)).astype(np.int64)
-        rest = vectors[some] - self._centroids[self._list_of_row[some]]
-        self._residuals = rest.T @ rest / max(len(rest), 1)
-        self._counts: WeakKeyDictionary[Bitmap, Int64] = WeakKeyDictionary()
+        self._sizes = self._count(self._list_of_row)
+        self._residuals, self._widths = self._measure_lists()
+        self._every_row = Bitmap(np.ones(self.num_rows, bool))
+        self._known: WeakKeyDictionary[Bitmap, _Allowed] = WeakKeyDictionary()
 
     @property
     def num_rows(self) -> int:
@@ -71,114 +104,108 @@ class IvfIndex:
         if num_allowed == 0 or not len(queries):
             return nothing(len(queries), k)
         if num_allowed <= SCAN_ROWS:
-            rows = np.arange(self.num_rows) if allowed is None else allowed.rows
-            return scan_rows(self._vectors, rows, queries, k, excluded)
-        if excluded is not None and max(map(len, excluded)) > MAX_EXCLUDED:
-            return self._one_by_one(queries, k, allowed, excluded)
-        return self._search(queries, k, allowed, excluded)
-
-    def _search(
-        self,
-        queries: Float32,
-        k: int,
-        allowed: Bitmap | None,
-        excluded: Sequence[Int64] | None,
-    ) -> tuple[Int64, Float32]:
-        if allowed is None:
-            return self._read(queries, k, None, excluded, probes=0)
-        counts = self._allowed_in_lists(allowed)
-        rows, scores = nothing(len(queries), k)
-        for i in range(len(queries)):
-            query, out = queries[i : i + 1], None if excluded is None else excluded[i : i + 1]
-            products = self._centroids @ query[0]
-            order = np.argsort(-products)
-            spread = _CAUTION * float(np.sqrt(query[0] @ self._residuals @ query[0]))
-            probes = 0
-            while True:
-                found = self._read(query, k, allowed, out, probes=probes)
-                probes = max(probes, self._setting(allowed.count / self.num_rows).probes)
-                more = _still_needed(products[order], counts[order], found[1][0, -1], spread, k)
-                if more <= probes or probes >= self._index.nlist:
-                    break
-                probes = min(max(more, 2 * probes), self._index.nlist)
-            rows[i], scores[i] = found[0][0], found[1][0]
-        return rows, scores
-
-    def _read(
-        self,
-        queries: Float32,
-        k: int,
-        allowed: Bitmap | None,
-        excluded: Sequence[Int64] | None,
-        *,
-        probes: int,
-    ) -> tuple[Int64, Float32]:
-        """Read at least `probes` lists, and as many as the tuning says; more to find k rows."""
-        share = 1.0 if allowed is None else allowed.count / self.num_rows
-        setting = self._setting(share)
+            some = np.arange(self.num_rows) if allowed is None else allowed.rows
+            return scan_rows(self._vectors, some, queries, k, excluded)
         longest = 0 if excluded is None else max(map(len, excluded))
-        stretch = max(k / TUNED_K, 1.0)
-        fetch = max(int(setting.fetch * stretch), 0 if allowed is None else 3 * k) + longest
-        probes = max(int(setting.probes * stretch), probes)
-        selector = None
-        if allowed is not None:
-            # FAISS keeps a pointer to the bitmap: `packed` lives as long as `allowed` does.
-            selector = faiss.IDSelectorBitmap(allowed.packed)  # type: ignore[call-arg, arg-type]
-        while True:
-            rows, scores = search_ivf(
+        if allowed is None and k <= TUNED_K and longest <= FEW_EXCLUDED:
+            found = search_ivf(
                 self._index,
                 self._vectors,
                 queries,
                 k,
-                probes=probes,
-                fetch=fetch,
-                selector=selector,
+                # The excluded rows may be the best, and farther down rows lie closer together.
+                fetch=self._setting.fetch * (TUNED_K + longest) // TUNED_K,
+                how=self._plain,
                 excluded=excluded,
             )
-            if rows[:, -1].min() >= 0 or probes >= self._index.nlist:
-                return rows, scores
-            probes *= 4
-
-    def _one_by_one(
-        self,
-        queries: Float32,
-        k: int,
-        allowed: Bitmap | None,
-        excluded: Sequence[Int64],
-    ) -> tuple[Int64, Float32]:
-        """Queries with many excluded rows: each gets a bitmap of its own."""
+            if found[0][:, -1].min() >= 0:
+                return found
         rows, scores = nothing(len(queries), k)
-        for i, out in enumerate(excluded):
-            mask = np.ones(self.num_rows, bool) if allowed is None else allowed.mask.copy()
-            mask[inside(out, self.num_rows)] = False
-            found = self.search(queries[i : i + 1], k, allowed=Bitmap(mask))
+        everything = self._allowed(allowed)
+        for i in range(len(queries)):
+            out = np.empty(0, np.int64) if excluded is None else inside(excluded[i], self.num_rows)
+            found = self._search_planned(queries[i : i + 1], k, everything, out)
             rows[i], scores[i] = found[0][0], found[1][0]
         return rows, scores
 
-    def _setting(self, share: float) -> Setting:
-        """The tuned setting for the next smaller share; the widest for what is below all."""
-        return next((s for s in self._settings if s.share <= share), self._settings[-1])
+    def _search_planned(
+        self, query: Float32, k: int, allowed: _Allowed, out: Int64
+    ) -> tuple[Int64, Float32]:
+        """The k best of one query [1, D] among the rows allowed, without those of `out`."""
+        rows, out = allowed.without(out)
+        num_left = int(allowed.counts.sum()) - len(out)
+        if num_left == 0:
+            return nothing(1, k)
+        turned = query[0] @ self._to_queries
+        lists = Lists(
+            self._centroids @ turned,
+            self._widths * np.sqrt(turned @ self._residuals @ turned),
+            self._sizes,
+        )
+        step = len(out) // _SCORED + 1
+        gone = np.sort(self._vectors.take(out[::step], axis=0) @ query[0])
+        tuned = TUNED_K, self._setting.fetch
+        todo = plan(lists, allowed.counts, k, tuned=tuned, gone=gone, weight=step)
+        fetch = min(max(todo.fetch, k), num_left)
+        for numbers in (todo.lists, np.flatnonzero(allowed.counts)):
+            found = self._read(query, k, fetch, rows, numbers)
+            better = step * (len(gone) - np.searchsorted(gone, found[1][0, -1]))
+            if better > DEEP * num_left:
+                break
+            if np.count_nonzero(found[0] >= 0) >= min(k, num_left):
+                return found
+        # Or the query is all zeros, of which codes say nothing.
+        mask = np.unpackbits(rows, count=self.num_rows, bitorder="little").astype(bool)
+        return exact_search(query, self._vectors, k, allowed=mask)
 
-    def _allowed_in_lists(self, allowed: Bitmap) -> Int64:
-        """[nlist] how many allowed rows each list has."""
-        counts = self._counts.get(allowed)
-        if counts is None:
-            counts = np.bincount(self._list_of_row[allowed.mask], minlength=self._index.nlist)
-            self._counts[allowed] = counts
+    def _read(
+        self, query: Float32, k: int, fetch: int, rows: Packed, lists: npt.NDArray[np.intp]
+    ) -> tuple[Int64, Float32]:
+        """The k best of the rows of a bitmap in these lists."""
+        mask = np.zeros(self._lists.nlist, bool)
+        mask[lists] = True
+        packed = np.packbits(mask, bitorder="little")
+        # FAISS keeps pointers to the bitmaps, which live until it has searched.
+        how = reading(
+            max(len(lists), 1),
+            rows=faiss.IDSelectorBitmap(rows),  # type: ignore[call-arg, arg-type]
+            lists=faiss.IDSelectorBitmap(packed),  # type: ignore[call-arg, arg-type]
+        )
+        return search_ivf(self._index, self._vectors, query, k, fetch=fetch, how=how)
+
+    def _allowed(self, bitmap: Bitmap | None) -> _Allowed:
+        """The rows of a bitmap; worked out once for as long as it lives."""
+        if bitmap is None:
+            bitmap = self._every_row
+        known = self._known.get(bitmap)
+        if known is None:
+            counts = self._count(self._list_of_row[bitmap.mask])
+            known = _Allowed(bitmap.packed, counts)
+            self._known[bitmap] = known
+        return known
+
+    def _count(self, lists: npt.NDArray[np.int32]) -> Int64:
+        counts: Int64 = np.bincount(lists, minlength=self._lists.nlist)
         return counts
 
+    def _measure_lists(self) -> tuple[Float32, Float32]:
+        """Second moment [D, D] of rows around their centroids, and each list's width beside it.
 
-def _still_needed(products: Float32, counts: Int64, worst: float, spread: float, k: int) -> int:
-    """How many of the lists, in this order, must be read to miss few of the k best rows.
-
-    products: [nlist] of the centroids with the query, falling. counts: allowed rows of each list.
-    worst: the k-th score so far. spread: the standard deviation of a row's score around its list's
-    product. A list is expected to hold as many better rows as a normal distribution has above
-    `worst`, by the logistic approximation, whose tail is the longer one.
-    """
-    if not np.isfinite(worst):
-        return len(counts)
-    above = (worst - products) / max(spread, 1e-9)
-    expected = counts / (1 + np.exp(np.minimum(1.702 * above, 50.0)))
-    missed = np.cumsum(expected[::-1])[::-1]
-    return int((missed > _MISSED * k).sum())
+        Both in the space of the turned queries; a width of 1 is the average.
+        """
+        size = min(_SAMPLED * self._lists.nlist, self.num_rows)
+        sample = np.linspace(0, self.num_rows - 1, size).astype(np.int64)
+        to_items = np.linalg.inv(self._to_queries.astype(np.float64)).T.astype(np.float32)
+        moment = np.zeros((self.dim, self.dim))
+        squares, counts = (np.zeros(self._lists.nlist) for _ in range(2))
+        for start in range(0, size, _BLOCK):
+            rows = sample[start : start + _BLOCK]
+            lists = self._list_of_row[rows]
+            rest = self._vectors[rows] @ to_items - self._centroids[lists]
+            moment += rest.T @ rest
+            squares += np.bincount(lists, np.einsum("nd,nd->n", rest, rest), len(squares))
+            counts += self._count(lists)
+        moment /= max(size, 1)
+        average = max(float(np.trace(moment)), 1e-30)
+        widths = np.sqrt((squares + _PRIOR * average) / (counts + _PRIOR) / average)
+        return moment.astype(np.float32), widths.astype(np.float32)

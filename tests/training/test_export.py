@@ -67,7 +67,10 @@ def test_the_manifest_says_how_faithful_the_towers_are(exported: Exported, bundl
         "item_tower": report.item_tower_error,
     }
     assert 0 < report.user_tower_error < MAX_ERROR and 0 <= report.item_tower_error < MAX_ERROR
-    assert body["ann"] == {"kind": "exact", "metric": "inner_product", "recall@100": 1.0}
+    index = body["ann"]
+    assert (index["kind"], index["metric"]) == ("exact", "inner_product")
+    assert (index["recall@100"], index["measured_with"]) == (1.0, "users")
+    assert index == report.index
     assert body["metrics"] == report.metrics
     assert (bundle.dim, bundle.num_interests, bundle.max_history) == (16, 2, 8)
     assert (body["num_items"], body["num_active"]) == (500, report.num_active)
