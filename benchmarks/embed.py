@@ -33,14 +33,13 @@ from training.embed_files import (
     READ_ITEMS,
     READ_USERS,
     Embedded,
-    align_users,
     embed_items,
     embed_users,
     moment_of,
     num_cores,
-    read_users,
 )
 from training.memory import keep_freed_memory
+from training.snapshot_rows import align_users, read_users
 
 READY_ITEMS, READY_USERS = 4 * READ_ITEMS, 4 * READ_USERS
 """Rows whose arrays ONNX Runtime is given, again and again."""
@@ -64,9 +63,9 @@ def batches(what: str, bundle: Bundle, source: Path) -> Iterator[tuple[Any, Any]
             features = list(bundle.encoder.profile_columns)
             num_users = min(align_users(source, Path(scratch), features), READY_USERS)
             now = moment_of(open_verified(source, kind="snapshot").as_of)
-            for start in range(0, num_users, READ_USERS):
-                users = read_users(source, Path(scratch), start, min(start + READ_USERS, num_users))
-                yield from UserEmbedder(bundle, now=now).batches(users)
+            embed_them = UserEmbedder(bundle, now=now)
+            for users in read_users(source, Path(scratch), 0, num_users, at_once=READ_USERS):
+                yield from embed_them.batches(users)
     else:
         embed = ItemEmbedder(bundle)
         items = pl.read_parquet(source / "items.parquet", n_rows=READY_ITEMS).to_arrow()
@@ -142,7 +141,7 @@ def under_other_ids(dataset: Path, out: Path) -> Path:
     out.mkdir()
     shutil.copy(dataset / "dataset.toml", out)
     items = pl.scan_parquet(dataset / "items.parquet")
-    items.with_columns("new " + pl.col("item_id")).sink_parquet(out / "items.parquet")
+    items.with_columns(item_id="new " + pl.col("item_id")).sink_parquet(out / "items.parquet")
     return out
 
 

@@ -129,16 +129,16 @@ def events_of(users: np.ndarray, first: np.ndarray, rng: np.random.Generator) ->
 
 
 def make_run(dataset: Path, path: Path) -> None:
-    """One epoch of the default towers, in batches so large that it takes minutes."""
+    """One epoch of the default towers: 200 steps of large batches, some minutes."""
     keep_freed_memory()
     config = RunConfig(
         recipe="one large epoch",
         max_history=50,
         epochs=1,
-        batch_tokens=100_000,
+        batch_tokens=25_000,
         min_steps_per_epoch=1,
-        learning_rate=5e-3,
-        warmup_steps=5,
+        learning_rate=3e-3,
+        warmup_steps=20,
         validation_users=1_000,
     )
     with RunReporter(path, epochs=1, console=console) as reporter:

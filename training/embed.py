@@ -17,6 +17,7 @@ from model.bundle import Bundle
 from model.encode import Arrays, pad_flat
 from model.histories import NO_TIME, is_read, known_times, whole_days
 from model.tower_session import TowerSession, require_vectors
+from training.id_lookup import IdLookup
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -41,7 +42,8 @@ class ItemEmbedder:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._items, self._encoder, self._vectors = bundle.items, bundle.encoder, bundle.vectors
+        self._lookup, self._encoder = IdLookup(bundle.items), bundle.encoder
+        self._vectors = np.asarray(bundle.vectors)  # plain: indexing a numpy.memmap is slow
         self._id_codes = bundle.items.table["id_code"].to_numpy().astype(np.int64)
         self._features = list(bundle.encoder.item_columns)
         parts = range(0, bundle.items.num_items, _HASHED_TOGETHER)
@@ -63,7 +65,7 @@ class ItemEmbedder:
         as missing. Raises NoVector.
         """
         ids = items["item_id"].combine_chunks().cast(pa.string())
-        rows = self._items.rows_of(ids.to_pylist())
+        rows = self._lookup.rows_of(ids)
         vectors = self._vectors.take(rows, axis=0)
         for places, arrays in self.batches(items, rows):
             vectors[places] = self._tower.run(arrays)
@@ -107,9 +109,9 @@ class UserEmbedder:
     def __init__(self, bundle: Bundle, *, now: int = 0, objective: int = 0) -> None:
         """now: the moment of the request, UTC µs; later events count for nothing. objective: its
         position in the bundle's objectives."""
-        self._items, self._encoder = bundle.items, bundle.encoder
+        self._lookup, self._encoder = IdLookup(bundle.items), bundle.encoder
         self._event_codes, self._max_history = bundle.event_codes, bundle.max_history
-        self._vectors = np.asarray(bundle.vectors)  # plain: indexing a numpy.memmap is slow
+        self._vectors = np.asarray(bundle.vectors)
         self._by_day = bundle.schema.time == "day"
         self._now, self._objective = now, objective
         self._size = bundle.num_interests * bundle.dim
@@ -182,11 +184,10 @@ class UserEmbedder:
         many each user has [B]."""
         histories = users["item_ids"].combine_chunks()
         lengths = _lengths(histories)
-        ids = pc.list_flatten(histories).dictionary_encode()
-        rows = self._items.rows_of(ids.dictionary.to_pylist())[_indices(ids)]
+        rows = self._lookup.rows_of(pc.list_flatten(histories))
         names = pc.list_flatten(users["events"].combine_chunks()).dictionary_encode()
         known = [self._event_codes.get(name, 0) for name in names.dictionary.to_pylist()]
-        codes = np.array(known, np.int64)[_indices(names)]
+        codes = np.array(known, np.int64)[names.indices.to_numpy(zero_copy_only=False)]
         times = self._times(users, lengths)
         keep = is_read(rows, codes) & (times <= self._now if self._reads_times else True)
         owners = np.repeat(np.arange(len(lengths)), lengths)[keep]
@@ -218,11 +219,6 @@ def _lengths(lists: pa.Array) -> Int64:
     counted = pc.fill_null(pc.list_value_length(lists), 0)
     lengths: Int64 = counted.to_numpy(zero_copy_only=False).astype(np.int64)
     return lengths
-
-
-def _indices(encoded: pa.DictionaryArray) -> Int32:
-    indices: Int32 = encoded.indices.to_numpy(zero_copy_only=False)
-    return indices
 
 
 def _spans(starts: Int64, lengths: Int64) -> Int64:

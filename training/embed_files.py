@@ -270,7 +270,7 @@ def _user_rows(
     embed = UserEmbedder(_open(bundle, version), now=now, objective=objective)
 
     def rows(start: int, stop: int) -> Iterator[pa.Table]:
-        for first in range(start, stop, READ_USERS):
-            yield embed(read_users(snapshot, aligned, first, min(first + READ_USERS, stop)))
+        for users in read_users(snapshot, aligned, start, stop, at_once=READ_USERS):
+            yield embed(users)
 
     return rows
