@@ -67,25 +67,8 @@ class TimeEmbedding(nn.Module):
         return F.relu(1 - (place - cast(Tensor, self.place)).abs()) @ self.knots
 
 
-def running_mean(x: Tensor, is_start: Tensor) -> Tensor:
-    """The mean of each packed sequence's tokens up to and with each of them.
-
-    x: [T, D]. is_start: [T] bool, True on each sequence's first token. Returns [T, D].
-    """
-    place = torch.arange(len(x), device=x.device)
-    start = torch.where(is_start, place, 0).cummax(dim=0).values
-    total = x.double().cumsum(dim=0)  # in float32 a long batch would round off the last sequences
-    before = F.embedding(start, total - x)
-    return ((total - before) / (place - start + 1).unsqueeze(-1)).to(x.dtype)
-
-
 class UserTower(nn.Module):
-    """A history of item vectors → M interest vectors.
-
-    Where order means nothing, no event is the last one, and a state starts from the mean of the
-    history instead: without it, one random event stood for all of them, and on Taobao's behaviours
-    the towers learned nothing in four epochs.
-    """
+    """A history of item vectors → M interest vectors."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -148,10 +131,10 @@ class UserTower(nn.Module):
             x = x + F.embedding(positions.clamp(min=0), self.positions) * known
         if self.gap is not None:
             x = x + self.gap(gaps)
-        x = given = self.dropout(x)
+        x = self.dropout(x)
         for block in self.blocks:
             x = cast(Block, block).packed(x, layout)
-        return x if self.config.has_order else x + running_mean(given, positions < 0)
+        return x
 
     def read_out(
         self,
@@ -202,7 +185,7 @@ class UserTower(nn.Module):
             x = x + F.embedding(place, self.positions)
         if self.gap is not None:
             x = x + self.gap(gaps)
-        x = given = torch.cat([self._start(history), x], dim=1)
+        x = torch.cat([self._start(history), x], dim=1)
         # Column 0 is the start token, which every query may see, so no row is wholly masked.
         keys = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         place = torch.arange(length + 1, device=x.device)
@@ -214,9 +197,6 @@ class UserTower(nn.Module):
         # An empty history's last column is padding; its state is the start token's.
         last = torch.where(~mask[:, -1:], x[:, 0], x[:, -1])
         last = final.last(x, last, keys.unsqueeze(1).unsqueeze(1))
-        if not self.config.has_order:
-            real = keys.to(given.dtype).unsqueeze(-1)
-            last = last + (given * real).sum(dim=1) / real.sum(dim=1)
         return self.read_out(
             last, idle=idle, objective=objective, profile=self.encode_profiles(profile)
         )

@@ -43,7 +43,7 @@ def plain_states(model: TwoTower, history: Tensor, events: Tensor, gaps: Tensor)
     if tower.gap is not None:
         x = x + time_vector(tower.gap.knots, gaps)
         start = start + tower.gap.knots[0]
-    x = given = torch.cat([start.unsqueeze(0), x])
+    x = torch.cat([start.unsqueeze(0), x])
     for block in tower.blocks:
         assert isinstance(block, Block)
         x = x + _attend(block, _norm(block.attention_norm, x), config.num_heads)
@@ -52,8 +52,6 @@ def plain_states(model: TwoTower, history: Tensor, events: Tensor, gaps: Tensor)
         hidden = _norm(block.feedforward_norm, x) @ first.weight.T + first.bias
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
         x = x + hidden @ second.weight.T + second.bias
-    if not config.has_order:
-        x = x + torch.stack([given[: i + 1].mean(dim=0) for i in range(len(given))])
     return x
 
 
