@@ -44,11 +44,12 @@ def write_result(
     table: Sequence[Sequence[str]],
     notes: str,
     command: str | None = None,
+    folder: Path = FOLDER,
 ) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table.
 
     figures: metric → number, a peer's or a reference's under its own name. table: rows of cells,
-    the header first. notes: what was measured and how, in sentences.
+    the header first. notes: what was measured and how, in sentences. folder: instead of results/.
     """
     command = command or "python " + " ".join(sys.argv)
     body = {
@@ -58,8 +59,8 @@ def write_result(
         "date": date.today().isoformat(),
         "figures": dict(figures),
     }
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")
     header, *rows = table
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -77,5 +78,5 @@ def write_result(
             "",
         ]
     )
-    (FOLDER / f"{name}.md").write_text(text)
+    (folder / f"{name}.md").write_text(text)
     print(text)
