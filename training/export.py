@@ -37,6 +37,7 @@ from training.onnx_towers import (
     export_item_tower,
     export_user_tower,
     item_tower_error,
+    require_exportable,
     user_tower_error,
 )
 from training.run import Run
@@ -83,8 +84,8 @@ def export_run(
     """Write the bundle and the snapshot of a trained model (on the CPU, in evaluation mode).
 
     Raises NoVector if the item tower gives none for an item, ParityError if a graph differs from
-    its tower by more than MAX_ERROR, ConfigError if a target exists and replace is False or both
-    are one folder. Then nothing is written.
+    its tower by more than MAX_ERROR, ConfigError if the item tower outgrows an ONNX file, a target
+    exists and replace is False, or both are one folder. Then nothing is written.
     """
     outside = (snapshot, run.path, run.dataset)
     for target, others in ((bundle, outside), (snapshot, (bundle, *outside[1:]))):
@@ -97,6 +98,7 @@ def export_run(
                 )
     refuse_existing(bundle, kind="bundle" if replace else None)
     refuse_existing(snapshot, kind="snapshot" if replace else None)
+    require_exportable(model)
     say = progress or (lambda done, what: None)
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from model.config import FeatureSpec
 from model.encode import pad_histories
-from model.errors import PenchantError
+from model.errors import ConfigError, PenchantError
 from model.towers import TwoTower
 from training.loop import encode_users
 from training.run import Run
 
 MAX_ERROR = 1e-4
 """Above this absolute difference between ONNX and torch the export fails."""
+MAX_BYTES = 2**31 - 2**20
+"""What the weights of one graph may take: an ONNX file is a protobuf message, of 2 GiB at most."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -67,6 +69,19 @@ class _FlatItemTower(nn.Module):
         given = dict(zip(self.names, tensors, strict=True))
         out: Tensor = self.tower(given.pop("id"), given)
         return out
+
+
+def require_exportable(model: TwoTower) -> None:
+    """Raise ConfigError if the item tower, which has a row an item, outgrows an ONNX file."""
+    config = model.config
+    size = sum(p.numel() * p.element_size() for p in model.item_tower.parameters())
+    if size > MAX_BYTES:
+        dim = int(config.dim * MAX_BYTES / size) // config.num_heads * config.num_heads
+        raise ConfigError(
+            f"the item tower has {size / 2**30:.2f} GiB of weights; an ONNX file holds 2 at most. "
+            f"Train {config.num_items:,} items with a `dim` of {dim} at most instead of "
+            f"{config.dim}, or leave out items that nobody has touched."
+        )
 
 
 def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:

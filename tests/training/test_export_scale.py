@@ -7,10 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from model.errors import NoVector
+from model.config import TowerConfig
+from model.errors import ConfigError, NoVector
+from model.towers import TwoTower
 from tests.training.conftest import Exported, Trained
 from training import export
 from training.dataset import load_user_ids, read_items_table
+from training.onnx_towers import require_exportable
 from training.run import load_best
 
 
@@ -49,3 +52,15 @@ def test_histories_written_in_groups_are_those_written_at_once(
         for folder in (tmp_path / "s", exported.snapshot)
     ]
     assert bodies[0]["num_events"] == bodies[1]["num_events"]
+
+
+def test_a_tower_that_outgrows_an_onnx_file_is_refused_before_anything_is_done() -> None:
+    def towers(num_items: int, dim: int) -> TwoTower:
+        config = TowerConfig(num_items=num_items, dim=dim, num_events=1, id_dropout=0.0)
+        with torch.device("meta"):  # shapes without memory
+            return TwoTower(config)
+
+    require_exportable(towers(8_000_000, 64))
+    with pytest.raises(ConfigError, match=r"has 2\.15 GiB of weights.*`dim` of 58 at most"):
+        require_exportable(towers(9_000_000, 64))
+    require_exportable(towers(9_000_000, 58))
