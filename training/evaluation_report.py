@@ -39,8 +39,9 @@ def evaluation_tables(found: Evaluation) -> list[Table]:
     """Metrics of every ranker, the towers' differences to each, and the towers by bucket."""
     (towers, *baselines), ks = found.metrics, found.protocol["ks"]
     near, depth = min(ks), max(ks)
-    accuracy = [name for name in _accuracy(found) if name not in ("mrr", "discovery")]
-    names = [f"{metric}@{k}" for k in ks for metric in accuracy]
+    # What fits 80 columns; the page has the rest.
+    found_share = "recall" if "recall" in _accuracy(found) else "hr"
+    names = [f"{metric}@{k}" for k in ks for metric in (found_share, "ndcg")]
     names += [f"{metric}@{depth}" for metric in ("discovery", "coverage")]
     names = [name for name in names if name in found.metrics[towers]]
     metrics = _plain(protocol_line(found), "", *names)
@@ -80,7 +81,7 @@ def shown(gap: Difference) -> tuple[str, str]:
 def _plain(title: str, first: str, *others: str) -> Table:
     """A table without a frame: names to the left, figures to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column(first)
+    table.add_column(first, no_wrap=True, min_width=10)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
