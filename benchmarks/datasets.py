@@ -84,17 +84,18 @@ def run_set(chosen: Set, data: Path, work: Path) -> None:
 def write(work: Path) -> None:
     """One table over all sets that are done."""
     figures: dict[str, Any] = {}
-    rows = [["", *METRICS, "towers better by (ndcg@10)", "minutes"]]
+    rows = [["", *METRICS, "towers better by (ndcg@10)", "epochs of at most", "minutes"]]
     for name, chosen in SETS.items():
         run = work / name / "run"
         if not (run / "test.json").exists():
             continue
         result = json.loads((run / "test.json").read_text())
         lines = (run / "metrics.jsonl").read_text().splitlines()
-        minutes = json.loads(lines[-1])["minutes"]
+        minutes, epochs = (json.loads(lines[-1])[name] for name in ("minutes", "epoch"))
+        most = json.loads((run / "run.json").read_text())["config"]["epochs"]
         protocol = result["protocol"]
         counts = f"{protocol['num_users']:,} users × {protocol['num_items']:,} items"
-        rows.append([f"**{chosen.title}** ({counts})", *[""] * (len(METRICS) + 2)])
+        rows.append([f"**{chosen.title}** ({counts})", *[""] * (len(METRICS) + 3)])
         for ranker, metrics in result["metrics"].items():
             label = f"towers, recipe `{chosen.recipe}`" if ranker == "towers" else ranker
             gap = result["differences"].get(ranker, {}).get("ndcg@10")
@@ -103,14 +104,18 @@ def write(work: Path) -> None:
                     label,
                     *(f"{metrics[m]:.4f}" if m in metrics else "–" for m in METRICS),
                     f"{gap['mean']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})" if gap else "",
-                    f"{minutes:.0f}" if ranker == "towers" else "",
+                    *(
+                        (f"{epochs} of {most}", f"{minutes:.0f}")
+                        if ranker == "towers"
+                        else ("", "")
+                    ),
                 ]
             )
             figures |= {f"{name}/{ranker}/{m}": metrics[m] for m in METRICS if m in metrics}
         new = result["buckets"]["towers"].get("new items")
         if new:
             figures[f"{name}/towers/new items/recall@50"] = new["recall@50"]
-        figures[f"{name}/minutes"] = minutes
+        figures |= {f"{name}/minutes": minutes, f"{name}/epochs": epochs}
     write_result(
         "datasets",
         title="Six public datasets: the shipped recipes beside every baseline",
@@ -121,8 +126,9 @@ def write(work: Path) -> None:
             "are paired over users, with 95 % bootstrap intervals. Of Taobao, what the user bought "
             "before is not listed, what was only viewed or carted is; elsewhere nothing of the "
             "history is listed. Baselines that a set does not allow (no times, no "
-            "titles, no conversions) are absent. Minutes are of training and validation on one "
-            "core of a machine that was doing other things too."
+            "titles, no conversions) are absent. Fewer epochs than the recipe's: validation no "
+            "longer improved, or the run was stopped. Minutes are of training and validation on "
+            "one core of a machine that was doing other things too."
         ),
         command="python benchmarks/datasets.py DATA-FOLDER --work DIR",
     )
