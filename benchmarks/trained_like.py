@@ -4,10 +4,10 @@
 
 makes them once and keeps them in DIR. Real towers come first: a simulated world of 50 thousand
 items and 3,000 users (60 days), trained to the end of the recipe `demo`, exported. Its item vectors
-are rows 0, 1, … as they are. Every further row takes one of them at random and adds the difference
-of two of its 16 nearest neighbours, over √2: the same places, as dense, and around each the same
-spread and directions as there are among its neighbours. The queries are the bundle's own gate
-queries, 2,000 vectors of the user tower.
+are rows 0, 1, … as they are. Every further row takes one of them at random and adds a normal draw
+with the covariance of its 16 nearest neighbours: the same places, as dense, and around each the
+same spread and directions as there are among the trained ones. The queries are the bundle's own
+gate queries, 2,000 vectors of the user tower.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from results import ROOT
 from model.bundle import open_bundle
 
 ITEMS, USERS, DAYS = 50_000, 3_000, 60
-NEIGHBOURS, BLOCK, SEED = 16, 1 << 17, 17
+NEIGHBOURS, BLOCK, SEED = 16, 1 << 15, 17
 HOW = (
     f"The vectors: the towers of a simulated world ({ITEMS:,} items, {USERS:,} users, {DAYS} days; "
     "recipe `demo`, 12 epochs) gave the first ones; each further one is one of those, drawn at "
-    f"random, plus the difference of two of its {NEIGHBOURS} nearest neighbours, over √2. The "
+    f"random, plus a normal draw with the covariance of its {NEIGHBOURS} nearest neighbours. The "
     "queries are that bundle's gate queries: vectors of its user tower."
 )
 Float32 = npt.NDArray[np.float32]
@@ -79,8 +79,10 @@ def _upsampled(trained: Float32, num_items: int) -> Float32:
     for start in range(len(trained), num_items, BLOCK):
         size = min(BLOCK, num_items - start)
         base = rng.integers(len(trained), size=size)
-        one, other = (neighbours[base, rng.integers(NEIGHBOURS, size=size)] for _ in range(2))
-        step = (trained[one] - trained[other]) / np.sqrt(2, dtype=np.float32)
+        around = trained[neighbours[base]]  # [size, NEIGHBOURS, D]
+        around -= around.mean(axis=1, keepdims=True)
+        weights = rng.standard_normal((size, NEIGHBOURS), np.float32) / np.sqrt(NEIGHBOURS)
+        step = np.einsum("bn,bnd->bd", weights.astype(np.float32), around)
         vectors[start : start + size] = trained[base] + step
     return vectors
 

@@ -21,7 +21,7 @@ from serving.index.base import Bitmap, Float32, Int64
 from serving.index.probing import Lists, plan
 from serving.index.scan import inside, nothing, scan_rows
 
-SCAN_ROWS = 10_000
+SCAN_ROWS = 20_000
 """With at most this many rows allowed, those rows are scored and no list is read."""
 FEW_EXCLUDED = 100
 """So many excluded rows are met by fetching more; where there are more, by a plan and a bitmap."""

@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from model.ann import build_exact, write_index
+from model.ann import build_exact, exact_search, write_index
 from model.bundle import INDEX, VECTORS, open_bundle
 from model.errors import BundleRejected, ConfigError
+from model.ivf import build_ivf
 from model.manifest import DIGEST, MANIFEST, open_verified, write_folder
 from penchant import Client
 from serving.config import ServerConfig
 from serving.domain import AnyOf
 from serving.generation import Generation
+from serving.index.ivf_index import IvfIndex
 from tests.serving.processes import ROOT, Served, environment, penchant
 from tests.serving.tiny import DIM, NUM_ITEMS, World, item_id
 
@@ -103,6 +105,20 @@ def test_an_index_of_an_unknown_kind(world: World, tmp_path: Path) -> None:
     bundle = signed_anew(world.bundle, tmp_path / "bundle", ann=ann)
     with pytest.raises(BundleRejected, match=r"kind 'graph'; this version opens exact and ivf"):
         Generation(open_bundle(bundle))
+
+
+def test_a_bundle_with_inverted_lists(world: World, tmp_path: Path) -> None:
+    active = world.vectors[: world.num_active]
+
+    def change(folder: Path) -> None:
+        write_index(build_ivf(active, active[:50], num_lists=8), folder / INDEX)
+
+    ann = {"kind": "ivf", "metric": "inner_product", "probes": 8, "fetch": 400}
+    bundle = open_bundle(signed_anew(world.bundle, tmp_path / "bundle", change, ann=ann))
+    index = Generation(bundle).index
+    assert isinstance(index, IvfIndex) and index.num_rows == world.num_active
+    rows, _ = index.search(world.vectors[:4], 50)
+    assert rows.tolist() == exact_search(world.vectors[:4], active, 50)[0].tolist()
 
 
 @pytest.mark.parametrize("rows", [0, NUM_ITEMS - 1, NUM_ITEMS + 1])
