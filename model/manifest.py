@@ -7,6 +7,7 @@ parser ever sees a byte that was not verified. Knows nothing of what the files m
 
 import contextlib
 import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -63,6 +64,7 @@ def write_folder(
     """
     refuse_existing(target, kind=kind if replace else None)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -117,6 +119,24 @@ def _is_kind(path: Path, kind: Kind) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("kind") == kind
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what processes that were killed while they wrote `target` have left beside it."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+        process = left.name.rpartition("-")[2]
+        if process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # another person's
+        return True
+    return True
 
 
 def _exchange(one: Path, other: Path) -> None:

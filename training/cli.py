@@ -187,10 +187,19 @@ def export(
 
     opened = open_run(run, dataset=dataset)
     model, _ = load_best(opened)
-    with progress_bar("export") as progress:
-        report = export_run(
-            opened, model, bundle=bundle, snapshot=snapshot, replace=overwrite, progress=progress
-        )
+    try:
+        with progress_bar("export") as progress:
+            report = export_run(
+                opened,
+                model,
+                bundle=bundle,
+                snapshot=snapshot,
+                replace=overwrite,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say("Interrupted: no bundle was written, and one that was there is as it was.")
+        raise
     say(
         f"{report.num_active:,} items in the index ({report.num_items:,} in all), "
         f"{report.num_circles} circles, {report.num_users:,} users\n"
