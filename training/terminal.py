@@ -53,7 +53,8 @@ class _Speed(ProgressColumn):
     """Rows a second, over the last half minute or so."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} rows/s")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} rows/s" if speed else "")
 
 
 @contextmanager
