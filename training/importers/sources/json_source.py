@@ -131,7 +131,7 @@ class JsonSource:
             + (f", where earlier lines have {first}." if shapes[row] != first else "."),
             column=column,
             row=first_row + row,
-            remedy="A column holds text, numbers, truth values, or flat lists of them.",
+            remedy="A column holds text, numbers, true or false, or flat lists of them.",
         )
 
 
