@@ -22,8 +22,7 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 FAISS_ROWS = 50_000
-"""Larger catalogues are scanned by FAISS, which holds no block of scores: 1 million rows of 64
-dimensions took 0.4 ms a query that way and 20 ms with all scores partitioned."""
+"""Larger catalogues are scanned by FAISS, which holds no block of scores."""
 
 
 class TowerRanker:
