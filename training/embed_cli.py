@@ -28,12 +28,13 @@ Out = Annotated[Path, typer.Option(help="The folder for part-*.parquet and manif
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes; as many as there are cores if left out.")
 ]
-PartRows = Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")]
+PartRows = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rows of one Parquet file; a 64th of the table if left out."),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove the embeddings that are there; begin anew.")
 ]
-
-_PART_ROWS = 65_536
 
 
 @embedders.command()
@@ -42,7 +43,7 @@ def items(
     dataset: Annotated[Path, typer.Option(help="The dataset whose items.parquet is embedded.")],
     out: Out,
     workers: Workers = None,
-    part_rows: PartRows = _PART_ROWS,
+    part_rows: PartRows = None,
     overwrite: Overwrite = False,
 ) -> None:
     """The vector of every item of a dataset, items that the bundle does not have included.
@@ -80,7 +81,7 @@ def users(
         str | None, typer.Option(help="One of the bundle's objectives; its first if left out.")
     ] = None,
     workers: Workers = None,
-    part_rows: PartRows = _PART_ROWS,
+    part_rows: PartRows = None,
     overwrite: Overwrite = False,
 ) -> None:
     """The interests of every user of a snapshot, as a request at one moment would have them.

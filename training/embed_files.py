@@ -30,7 +30,10 @@ from training.repeats import Repeats
 from training.snapshot_rows import align_users, read_users
 
 ITEMS = "items.parquet"
-PART_ROWS = 65_536
+LARGEST_PART = 65_536
+PARTS = 64
+"""A table is cut into about so many parts, so that all workers have work until the end; a small
+one into fewer, a large one into more."""
 READ_ITEMS = 16_384
 """Items that a worker holds at one time."""
 READ_USERS = 2_048
@@ -59,7 +62,7 @@ def embed_items(
     out: Path,
     *,
     workers: int | None = None,
-    part_rows: int = PART_ROWS,
+    part_rows: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
@@ -73,6 +76,7 @@ def embed_items(
     read = {n: c for n, c in opened.encoder.item_columns.items() if n != "kind"}
     notes = _notes(read, schema.item_features, where=dataset)
     table = _items_table(dataset)
+    chosen = part_rows or _part_rows(table.num_rows, READ_ITEMS)
     plan = Plan(
         content={
             "of": "items",
@@ -80,8 +84,8 @@ def embed_items(
             "items": _sha256(dataset / ITEMS),
             "dim": opened.dim,
         },
-        part_rows=part_rows,
-        command=_command("items", bundle, dataset=dataset, out=out, part_rows=part_rows),
+        part_rows=chosen,
+        command=_command("items", bundle, dataset=dataset, out=out, **{"part-rows": part_rows}),
     )
     with parts_folder(out, plan, overwrite=overwrite) as finished:
         if finished:
@@ -109,7 +113,7 @@ def embed_users(
     at: datetime | None = None,
     objective: str | None = None,
     workers: int | None = None,
-    part_rows: int = PART_ROWS,
+    part_rows: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
@@ -136,6 +140,7 @@ def embed_users(
     notes = _notes(read, manifest.schema.user_features, where=snapshot)
     _refuse_foreign(opened, snapshot)
     moment = (at or manifest.as_of or _EPOCH).astimezone(UTC)
+    chosen = part_rows or _part_rows(manifest.body["num_users"], 2 * READ_USERS)
     plan = Plan(
         content={
             "of": "users",
@@ -146,7 +151,7 @@ def embed_users(
             "dim": opened.dim,
             "num_interests": opened.num_interests,
         },
-        part_rows=part_rows,
+        part_rows=chosen,
         command=_command(
             "users",
             bundle,
@@ -154,7 +159,7 @@ def embed_users(
             out=out,
             at=moment.isoformat() if at else None,
             objective=objective if objective != opened.objectives[0] else None,
-            part_rows=part_rows,
+            **{"part-rows": part_rows},
         ),
     )
     with parts_folder(out, plan, overwrite=overwrite) as finished:
@@ -173,11 +178,15 @@ def embed_users(
     return Embedded(written, notes)
 
 
-def _command(what: str, bundle: Path, *, part_rows: int, **options: object) -> str:
+def _part_rows(num_rows: int, least: int) -> int:
+    """Rows of a part where none were asked for; the same for the same table, on any machine."""
+    return min(max(num_rows // PARTS, least), LARGEST_PART)
+
+
+def _command(what: str, bundle: Path, **options: object) -> str:
     """What a person types for these arguments."""
     words = ["penchant", "embed", what, str(bundle)]
-    given = {**options, "part-rows": part_rows if part_rows != PART_ROWS else None}
-    for name, value in given.items():
+    for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
     return shlex.join(words)
 

@@ -48,7 +48,7 @@ METRIC_USERS = 20_000
 evaluate` asks them all."""
 NUM_GATE_USERS = 2000
 
-_GROUP_USERS = 16_384
+_GROUP_USERS = 4096
 """Users of one row group of histories.parquet."""
 
 Float32 = npt.NDArray[np.float32]
