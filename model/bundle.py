@@ -18,13 +18,44 @@ from model.encode import Encoder, read_encoder
 from model.errors import BundleRejected
 from model.items import ItemTable, read_items
 from model.manifest import Manifest, open_verified
-from model.schema import Schema
+from model.schema import Head, Schema
 
 USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
 ITEMS, VECTORS, INDEX = "items.arrow", "vectors.npy", "index.faiss"
 CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
+VALUE, VALUE_ITEM, VALUE_ITEMS = "value.onnx", "value_item.onnx", "value_items.npy"
+"""The value model: all three, and the manifest's section `value`, or none of them."""
 _BLOCK = 1 << 16
 """Vectors looked at together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueModel:
+    """The value model of a bundle: how likely a user is to click, buy, … (model/value.py)."""
+
+    path: Path
+    """value.onnx, the request side: history and candidates → probabilities [B, C, T]."""
+    item_path: Path
+    """value_item.onnx, the item side: vector, features and statistics → [B, E]."""
+    inputs: tuple[str, ...]
+    """Names of the inputs that value.onnx takes, the truth about what to feed it."""
+    item_inputs: tuple[str, ...]
+    """Names of the inputs that value_item.onnx takes."""
+    heads: tuple[Head, ...]
+    """The columns of `probabilities`, in order."""
+    max_history: int
+    """The most events of a history that value.onnx reads, the newest."""
+    stats: tuple[str, ...]
+    """Names of the columns of the input `stats`."""
+    prior: npt.NDArray[np.float32]
+    """[S] float32, the statistics of an item of which nothing is known."""
+    items: npt.NDArray[np.float32]
+    """[N, E] float32, memory-mapped: the item side's output for every item row."""
+
+    @property
+    def dim(self) -> int:
+        """E, the length of an item's vector in the value model."""
+        return int(self.items.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +73,8 @@ class Bundle:
     circles: pa.Table
     """circle_id int32, name, top_features list<string>, size int64, centroid list<float32>,
     neighbours list<int32>; row c is circle c."""
+    value: ValueModel | None = None
+    """None where the run had no value model when it was exported."""
 
     @property
     def schema(self) -> Schema:
@@ -125,19 +158,51 @@ def open_bundle(path: Path) -> Bundle:
         vectors=np.load(path / VECTORS, mmap_mode="r"),
         encoder=read_encoder(path / ENCODER),
         circles=pq.read_table(path / CIRCLES),
+        value=_open_value(path, manifest),
     )
     bundle.require_in_place()
-    _require_vectors(bundle)
+    _require_vectors(bundle, bundle.vectors, VECTORS, dim=manifest.body["dim"])
+    if bundle.value is not None:
+        dim = manifest.body["value"]["dim"]
+        _require_vectors(bundle, bundle.value.items, VALUE_ITEMS, dim=dim)
     return bundle
 
 
-def _require_vectors(bundle: Bundle) -> None:
+def _open_value(path: Path, manifest: Manifest) -> ValueModel | None:
+    """The value model; None where there is none. Raises BundleRejected where parts are missing."""
+    names = (VALUE, VALUE_ITEM, VALUE_ITEMS)
+    found = [name for name in names if (path / name).exists()]
+    body = manifest.body.get("value")
+    if body is None and not found:
+        return None
+    if body is None or len(found) < len(names):
+        absent = next((n for n in names if n not in found), "the manifest's section `value`")
+        raise BundleRejected(
+            f"{path}: {absent} is missing; a value model is {', '.join(names)} and the manifest's "
+            "section `value`, or nothing of them. Export it again."
+        )
+    return ValueModel(
+        path=path / VALUE,
+        item_path=path / VALUE_ITEM,
+        inputs=tuple(body["inputs"]),
+        item_inputs=tuple(body["item_inputs"]),
+        heads=tuple(Head.model_validate(head) for head in body["heads"]),
+        max_history=int(body["max_history"]),
+        stats=tuple(body["stats"]["names"]),
+        prior=np.asarray(body["stats"]["prior"], np.float32),
+        items=np.load(path / VALUE_ITEMS, mmap_mode="r"),
+    )
+
+
+def _require_vectors(
+    bundle: Bundle, vectors: npt.NDArray[np.float32], file: str, *, dim: int
+) -> None:
     """Raise BundleRejected where an item has no vector, or one that nothing can be said of."""
-    vectors, num_items = bundle.vectors, bundle.items.num_items
-    shape = (num_items, bundle.manifest.body["dim"])
+    num_items = bundle.items.num_items
+    shape = (num_items, dim)
     if vectors.shape != shape or vectors.dtype != np.float32:
         raise BundleRejected(
-            f"{bundle.path}: {VECTORS} holds {vectors.dtype} of shape {list(vectors.shape)}; "
+            f"{bundle.path}: {file} holds {vectors.dtype} of shape {list(vectors.shape)}; "
             f"{num_items} items need float32 of shape {list(shape)}. Export it again."
         )
     for start in range(0, num_items, _BLOCK):
@@ -146,7 +211,7 @@ def _require_vectors(bundle: Bundle) -> None:
             row = start + int(finite.argmin())
             (item_id,) = bundle.items.ids_of(np.array([row]))
             raise BundleRejected(
-                f"{bundle.path}: {VECTORS}, row {row}: item {item_id!r} has no vector, but NaN or "
+                f"{bundle.path}: {file}, row {row}: item {item_id!r} has no vector, but NaN or "
                 "infinity. Export it again, from a run whose training did not diverge."
             )
 

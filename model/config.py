@@ -102,3 +102,80 @@ def tower_from_json(body: Mapping[str, Any]) -> TowerConfig:
         fields[name] = tuple(FeatureSpec(**spec) for spec in fields.get(name, ()))
     fields["objectives"] = tuple(fields.get("objectives", ("interest",)))
     return TowerConfig(**fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueConfig:
+    """Shapes and regularisation of the value model (model/value.py)."""
+
+    vector_dim: int
+    """D, the length of the towers' vectors."""
+    num_interests: int
+    """M, the interest vectors that the user tower gives."""
+    num_events: int
+    """Event names that enter histories; codes 1..num_events, 0 is padding."""
+    heads: tuple[str, ...]
+    """Names of the outputs, in their order."""
+    stats: tuple[str, ...]
+    """Names of the item statistics, in the order of the columns of `stats`."""
+    item_features: tuple[FeatureSpec, ...] = ()
+    profile_features: tuple[FeatureSpec, ...] = ()
+    has_order: bool = True
+    """False drops positions: the dataset does not know the order of events."""
+    has_times: bool = True
+    """False leaves out gaps and idle time."""
+    dim: int = 32
+    """E, the length of an item's vector in the value model."""
+    max_history: int = 50
+    """The most events of a history that are read, the newest."""
+    attention_heads: int = 2
+    hidden: tuple[int, int] = (128, 64)
+    """Widths of the shared bottom's two layers."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the first field that is not allowed."""
+        for name in (
+            "vector_dim",
+            "num_interests",
+            "num_events",
+            "dim",
+            "max_history",
+            "attention_heads",
+        ):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(
+            self.dim % self.attention_heads == 0,
+            "attention_heads",
+            self.attention_heads,
+            f"a divisor of {self.dim}",
+        )
+        require(len(self.heads) >= 1, "heads", self.heads, "at least one name")
+        require(len(set(self.heads)) == len(self.heads), "heads", self.heads, "each name once")
+        require(len(self.stats) >= 1, "stats", self.stats, "at least one name")
+        require(
+            len(self.hidden) == 2 and min(self.hidden) >= 1,
+            "hidden",
+            self.hidden,
+            "two widths of 1 or more",
+        )
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+
+
+def value_to_json(config: ValueConfig) -> dict[str, Any]:
+    """A JSON-ready copy; `value_from_json` reads it back."""
+    return asdict(config)
+
+
+def value_from_json(body: Mapping[str, Any]) -> ValueConfig:
+    """Rebuild a ValueConfig. Raises ConfigError on a field this version does not know."""
+    fields = dict(body)
+    unknown = sorted(set(fields) - set(ValueConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in a value model's config.")
+    for name in ("item_features", "profile_features"):
+        fields[name] = tuple(FeatureSpec(**spec) for spec in fields.get(name, ()))
+    for name in ("heads", "stats", "hidden"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return ValueConfig(**fields)

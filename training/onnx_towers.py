@@ -3,9 +3,6 @@
 Knows nothing of the rest of a bundle.
 """
 
-import logging
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +12,18 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from model.config import FeatureSpec
 from model.encode import pad_histories
-from model.errors import ConfigError, PenchantError
+from model.errors import ConfigError
 from model.towers import TwoTower
 from training.loop import encode_users
+from training.onnx_graphs import add_features, export_graph, gap, require_parity
 from training.run import Run
 
-MAX_ERROR = 1e-4
-"""Above this absolute difference between ONNX and torch the export fails."""
 MAX_BYTES = 2**31 - 2**20
 """What the weights of one graph may take: an ONNX file is a protobuf message, of 2 GiB at most."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-
-class ParityError(PenchantError):
-    """An exported graph does not compute what the trained tower computes."""
 
 
 class _PaddedUserTower(nn.Module):
@@ -101,8 +92,8 @@ def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
     axes = {
         name: {0: "batch", 1: "length"} if name in per_event else {0: "batch"} for name in given
     }
-    _add_features(given, axes, config.profile_features, prefix="profile")
-    _export(_PaddedUserTower(model, list(given)), given, axes, "interests", path)
+    add_features(given, axes, config.profile_features, prefix="profile")
+    export_graph(_PaddedUserTower(model, list(given)), given, axes, "interests", path)
     return {"inputs": list(given), "outputs": ["interests"]}
 
 
@@ -110,59 +101,9 @@ def export_item_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
     """Write item_tower.onnx."""
     given = {"id": torch.ones(2, dtype=torch.int64)}
     axes: dict[str, dict[int, str]] = {"id": {0: "batch"}}
-    _add_features(given, axes, run.tower.item_features, prefix="item")
-    _export(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
+    add_features(given, axes, run.tower.item_features, prefix="item")
+    export_graph(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
     return {"inputs": list(given), "outputs": ["vectors"]}
-
-
-def _add_features(
-    given: dict[str, Tensor],
-    axes: dict[str, dict[int, str]],
-    specs: tuple[FeatureSpec, ...],
-    *,
-    prefix: str,
-) -> None:
-    """Add an example of two rows of every feature, and which of its axes vary."""
-    for spec in specs:
-        name = f"{prefix}.{spec.name}"
-        axes[name] = {0: "batch"}
-        match spec.type:
-            case "category":
-                given[name] = torch.zeros(2, dtype=torch.int32)
-            case "number" | "vector":
-                given[name] = torch.ones(2, spec.size)
-            case "categories" | "text":
-                # Widths vary with the batch, and torch.export takes a width of 1 for a constant.
-                given[name] = torch.zeros(2, 3, dtype=torch.int32)
-                axes[name][1] = f"width_{spec.name}"
-
-
-def _export(
-    module: nn.Module,
-    given: Mapping[str, Tensor],
-    axes: Mapping[str, dict[int, str]],
-    output: str,
-    path: Path,
-) -> None:
-    module.eval()
-    names = sorted({name for axis in axes.values() for name in axis.values()})
-    dims = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
-    shapes = tuple({axis: dims[name] for axis, name in axes[key].items()} for key in given)
-    with warnings.catch_warnings():
-        # The exporter's own deprecations, and operators of packages not installed, are no news.
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module,
-            tuple(given.values()),
-            input_names=list(given),
-            output_names=[output],
-            dynamic_shapes=(shapes,),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)
 
 
 def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) -> float:
@@ -182,7 +123,7 @@ def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) ->
             expected.update(zip(rows.tolist(), interests, strict=True))
         found = run_user_tower(session, run, vectors, users, idle)
         worst = max(
-            worst, *(_gap(expected[u], v) for u, v in zip(users.tolist(), found, strict=True))
+            worst, *(gap(expected[u], v) for u, v in zip(users.tolist(), found, strict=True))
         )
     empty = {
         "history": np.zeros((1, 1, run.tower.dim), np.float32),
@@ -203,7 +144,7 @@ def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) ->
         ).numpy()
     wanted = {i.name for i in session.get_inputs()}
     (found_empty,) = session.run(None, {n: v for n, v in empty.items() if n in wanted})
-    return _checked("user", max(worst, _gap(alone, found_empty)))
+    return require_parity("user_tower.onnx", max(worst, gap(alone, found_empty)))
 
 
 def run_user_tower(
@@ -242,20 +183,5 @@ def item_tower_error(run: Run, vectors: Float32, path: Path) -> float:
         given = {f: v[torch.from_numpy(part)].numpy() for f, v in run.items.features.items()}
         given["id"] = run.items.id_codes[torch.from_numpy(part)].numpy()
         (found,) = session.run(None, given)
-        worst = max(worst, _gap(vectors[part], found))
-    return _checked("item", worst)
-
-
-def _gap(expected: Float32, found: Float32) -> float:
-    # NaN on either side must not pass for a small difference.
-    gap = float(np.abs(expected - found).max())
-    return gap if np.isfinite(gap) else float("inf")
-
-
-def _checked(tower: str, error: float) -> float:
-    if error > MAX_ERROR:
-        raise ParityError(
-            f"{tower}_tower.onnx differs from the trained {tower} tower by {error:.2e}; at most "
-            f"{MAX_ERROR:.0e} is allowed. Nothing was written. This is a defect: please report it."
-        )
-    return error
+        worst = max(worst, gap(vectors[part], found))
+    return require_parity("item_tower.onnx", worst)

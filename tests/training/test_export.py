@@ -24,7 +24,7 @@ from training.dataset import read_items_table
 from training.distributed import join
 from training.evaluate import evaluate_run
 from training.export import export_run
-from training.onnx_towers import MAX_ERROR, ParityError
+from training.onnx_graphs import MAX_ERROR, ParityError
 from training.run import load_best, open_run, start_run
 from training.tower_ranker import item_vectors
 
