@@ -131,6 +131,8 @@ class BundleStatus(google.protobuf.message.Message):
     HISTORY_EVENTS_FIELD_NUMBER: builtins.int
     FILTERABLE_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
+    HEADS_FIELD_NUMBER: builtins.int
+    DEFAULT_WEIGHTS_FIELD_NUMBER: builtins.int
     version: builtins.str
     name: builtins.str
     """The dataset's name."""
@@ -159,6 +161,12 @@ class BundleStatus(google.protobuf.message.Message):
     def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Columns that `fields` may name."""
 
+    @property
+    def heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The value model's heads, and what each weighs where a request names none; empty: no value model."""
+
+    @property
+    def default_weights(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     def __init__(
         self,
         *,
@@ -176,8 +184,10 @@ class BundleStatus(google.protobuf.message.Message):
         history_events: collections.abc.Iterable[builtins.str] | None = ...,
         filterable: collections.abc.Iterable[builtins.str] | None = ...,
         columns: collections.abc.Iterable[builtins.str] | None = ...,
+        heads: collections.abc.Iterable[builtins.str] | None = ...,
+        default_weights: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "columns", b"columns", "created", b"created", "dim", b"dim", "filterable", b"filterable", "history_events", b"history_events", "max_history", b"max_history", "name", b"name", "num_active", b"num_active", "num_circles", b"num_circles", "num_interests", b"num_interests", "num_items", b"num_items", "objectives", b"objectives", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "columns", b"columns", "created", b"created", "default_weights", b"default_weights", "dim", b"dim", "filterable", b"filterable", "heads", b"heads", "history_events", b"history_events", "max_history", b"max_history", "name", b"name", "num_active", b"num_active", "num_circles", b"num_circles", "num_interests", b"num_interests", "num_items", b"num_items", "objectives", b"objectives", "version", b"version"]) -> None: ...
 
 global___BundleStatus = BundleStatus
 
@@ -218,6 +228,8 @@ class Limits(google.protobuf.message.Message):
     MAX_TEXT_BYTES_FIELD_NUMBER: builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
     MAX_PENDING_FIELD_NUMBER: builtins.int
+    MAX_ITEMS_FIELD_NUMBER: builtins.int
+    MAX_RANKED_FIELD_NUMBER: builtins.int
     max_k: builtins.int
     max_queries: builtins.int
     max_history: builtins.int
@@ -232,6 +244,8 @@ class Limits(google.protobuf.message.Message):
     max_text_bytes: builtins.int
     max_message_bytes: builtins.int
     max_pending: builtins.int
+    max_items: builtins.int
+    max_ranked: builtins.int
     def __init__(
         self,
         *,
@@ -249,7 +263,9 @@ class Limits(google.protobuf.message.Message):
         max_text_bytes: builtins.int = ...,
         max_message_bytes: builtins.int = ...,
         max_pending: builtins.int = ...,
+        max_items: builtins.int = ...,
+        max_ranked: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_fields", b"max_fields", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_k", b"max_k", "max_message_bytes", b"max_message_bytes", "max_page", b"max_page", "max_pending", b"max_pending", "max_queries", b"max_queries", "max_search", b"max_search", "max_text_bytes", b"max_text_bytes", "max_values", b"max_values", "max_vectors", b"max_vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_excluded", b"max_excluded", "max_fields", b"max_fields", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_items", b"max_items", "max_k", b"max_k", "max_message_bytes", b"max_message_bytes", "max_page", b"max_page", "max_pending", b"max_pending", "max_queries", b"max_queries", "max_ranked", b"max_ranked", "max_search", b"max_search", "max_text_bytes", b"max_text_bytes", "max_values", b"max_values", "max_vectors", b"max_vectors"]) -> None: ...
 
 global___Limits = Limits

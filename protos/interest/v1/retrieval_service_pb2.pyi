@@ -286,3 +286,392 @@ class EmbedUsersResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cold", b"cold", "errors", b"errors", "history_lengths", b"history_lengths", "info", b"info", "interests", b"interests", "num_interests", b"num_interests"]) -> None: ...
 
 global___EmbedUsersResponse = EmbedUsersResponse
+
+@typing.final
+class RecommendRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: builtins.int
+    K_FIELD_NUMBER: builtins.int
+    NUM_CANDIDATES_FIELD_NUMBER: builtins.int
+    FILTERS_FIELD_NUMBER: builtins.int
+    OBJECTIVE_FIELD_NUMBER: builtins.int
+    INCLUDE_SEEN_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    TIME_US_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    SLATE_FIELD_NUMBER: builtins.int
+    k: builtins.int
+    """How many items each slate shows at most."""
+    num_candidates: builtins.int
+    """How many candidates are retrieved and ranked for each slate: at least k. 0: the server's
+    `candidates`, or k where that is more.
+    """
+    objective: builtins.str
+    """One of the bundle's objectives; empty: its first."""
+    include_seen: builtins.bool
+    """Show items of the user's history, too."""
+    time_us: builtins.int
+    """The time to answer for, as in RetrieveRequest."""
+    @property
+    def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
+        """One query, or a batch; all share the options below."""
+
+    @property
+    def filters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[interest.v1.types_pb2.Filter]:
+        """All must hold for an item to be shown."""
+
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Item columns to return beside the ids."""
+
+    @property
+    def weights(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ValueWeight]:
+        """What makes a candidate worth showing; none: the default weights of the bundle's heads."""
+
+    @property
+    def slate(self) -> global___Slate:
+        """What the list as a whole has to keep."""
+
+    def __init__(
+        self,
+        *,
+        queries: collections.abc.Iterable[global___UserQuery] | None = ...,
+        k: builtins.int = ...,
+        num_candidates: builtins.int = ...,
+        filters: collections.abc.Iterable[interest.v1.types_pb2.Filter] | None = ...,
+        objective: builtins.str = ...,
+        include_seen: builtins.bool = ...,
+        fields: collections.abc.Iterable[builtins.str] | None = ...,
+        time_us: builtins.int = ...,
+        weights: collections.abc.Iterable[global___ValueWeight] | None = ...,
+        slate: global___Slate | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["slate", b"slate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["fields", b"fields", "filters", b"filters", "include_seen", b"include_seen", "k", b"k", "num_candidates", b"num_candidates", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
+
+global___RecommendRequest = RecommendRequest
+
+@typing.final
+class RerankRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: builtins.int
+    ITEM_IDS_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    K_FIELD_NUMBER: builtins.int
+    OBJECTIVE_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    TIME_US_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    SLATE_FIELD_NUMBER: builtins.int
+    k: builtins.int
+    """How many items each slate shows at most; 0: all."""
+    objective: builtins.str
+    time_us: builtins.int
+    @property
+    def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
+        """Who the candidates are for; all queries share the options below."""
+
+    @property
+    def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The candidates, query after query. One that the bundle does not have is left aside and named in
+        `errors`; one that is named twice counts once.
+        """
+
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """One a query: how many of item_ids are its candidates."""
+
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def weights(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ValueWeight]: ...
+    @property
+    def slate(self) -> global___Slate: ...
+    def __init__(
+        self,
+        *,
+        queries: collections.abc.Iterable[global___UserQuery] | None = ...,
+        item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+        k: builtins.int = ...,
+        objective: builtins.str = ...,
+        fields: collections.abc.Iterable[builtins.str] | None = ...,
+        time_us: builtins.int = ...,
+        weights: collections.abc.Iterable[global___ValueWeight] | None = ...,
+        slate: global___Slate | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["slate", b"slate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "fields", b"fields", "item_ids", b"item_ids", "k", b"k", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
+
+global___RerankRequest = RerankRequest
+
+@typing.final
+class ValueWeight(google.protobuf.message.Message):
+    """A slate is ordered by value: the sum, over heads, of weight times predicted chance."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    head: builtins.str
+    """One of the bundle's heads, such as `click`."""
+    weight: builtins.float
+    """What one such event is worth; negative for what is unwanted."""
+    def __init__(
+        self,
+        *,
+        head: builtins.str = ...,
+        weight: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["head", b"head", "weight", b"weight"]) -> None: ...
+
+global___ValueWeight = ValueWeight
+
+@typing.final
+class Slate(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIVERSITY_FIELD_NUMBER: builtins.int
+    CAPS_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
+    diversity: builtins.float
+    """0: by value alone. 1: unlike each other, whatever the value. Between: maximal marginal relevance
+    (Carbonell and Goldstein, SIGIR 1998), value scaled to 0 … 1 against the cosine to the most alike
+    item above. Absent: the server's default.
+    """
+    @property
+    def caps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Cap]:
+        """At most so many items with one value of a column."""
+
+    @property
+    def kinds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___KindShare]:
+        """At least such shares of kinds, where there are items of them."""
+
+    def __init__(
+        self,
+        *,
+        diversity: builtins.float | None = ...,
+        caps: collections.abc.Iterable[global___Cap] | None = ...,
+        kinds: collections.abc.Iterable[global___KindShare] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_diversity", b"_diversity", "diversity", b"diversity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_diversity", b"_diversity", "caps", b"caps", "diversity", b"diversity", "kinds", b"kinds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_diversity", b"_diversity"]) -> typing.Literal["diversity"] | None: ...
+
+global___Slate = Slate
+
+@typing.final
+class Cap(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    MOST_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """`circle`, or a category column that is declared filterable. An item without a value is not
+    counted.
+    """
+    most: builtins.int
+    """1 or more."""
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        most: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field", "most", b"most"]) -> None: ...
+
+global___Cap = Cap
+
+@typing.final
+class KindShare(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """`product`, `video`, `live`, `article` or `creator`."""
+    share: builtins.float
+    """Above 0, at most 1; of k, rounded down, but at least one item. Together at most 1."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "share", b"share"]) -> None: ...
+
+global___KindShare = KindShare
+
+@typing.final
+class RecommendResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    PROVENANCE_FIELD_NUMBER: builtins.int
+    COLD_FIELD_NUMBER: builtins.int
+    HISTORY_LENGTHS_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    @property
+    def info(self) -> interest.v1.types_pb2.AnswerInfo: ...
+    @property
+    def candidates(self) -> interest.v1.types_pb2.Candidates:
+        """Slate after slate, best first. `scores` are those of retrieval."""
+
+    @property
+    def provenance(self) -> global___Provenance: ...
+    @property
+    def cold(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
+        """One a query, as in RetrieveResponse."""
+
+    @property
+    def history_lengths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[interest.v1.types_pb2.ItemError]:
+        """Also what a slate could not keep: SHARE_NOT_MET."""
+
+    def __init__(
+        self,
+        *,
+        info: interest.v1.types_pb2.AnswerInfo | None = ...,
+        candidates: interest.v1.types_pb2.Candidates | None = ...,
+        provenance: global___Provenance | None = ...,
+        cold: collections.abc.Iterable[builtins.bool] | None = ...,
+        history_lengths: collections.abc.Iterable[builtins.int] | None = ...,
+        errors: collections.abc.Iterable[interest.v1.types_pb2.ItemError] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["candidates", b"candidates", "info", b"info", "provenance", b"provenance"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "cold", b"cold", "errors", b"errors", "history_lengths", b"history_lengths", "info", b"info", "provenance", b"provenance"]) -> None: ...
+
+global___RecommendResponse = RecommendResponse
+
+@typing.final
+class Provenance(google.protobuf.message.Message):
+    """Why each item stands where it does: arrays parallel to the candidates, ranks from 0."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: builtins.int
+    HEADS_FIELD_NUMBER: builtins.int
+    CHANCES_FIELD_NUMBER: builtins.int
+    RETRIEVAL_RANKS_FIELD_NUMBER: builtins.int
+    VALUE_RANKS_FIELD_NUMBER: builtins.int
+    REASONS_FIELD_NUMBER: builtins.int
+    REASON_NAMES_FIELD_NUMBER: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The sum over heads of weight times chance; the retrieval score where the bundle has no heads, or
+        they were left out.
+        """
+
+    @property
+    def heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The heads, in the order of `chances`; empty where none were asked."""
+
+    @property
+    def chances(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """num_items * num_heads predicted chances, item after item."""
+
+    @property
+    def retrieval_ranks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The candidate's place as it was retrieved, or in the caller's list."""
+
+    @property
+    def value_ranks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Its place by value alone."""
+
+    @property
+    def reasons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Why it holds its place, as an index into reason_names: `value`, `diversity` (moved by it),
+        `kind_share` (there to meet a kind's share).
+        """
+
+    @property
+    def reason_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        values: collections.abc.Iterable[builtins.float] | None = ...,
+        heads: collections.abc.Iterable[builtins.str] | None = ...,
+        chances: collections.abc.Iterable[builtins.float] | None = ...,
+        retrieval_ranks: collections.abc.Iterable[builtins.int] | None = ...,
+        value_ranks: collections.abc.Iterable[builtins.int] | None = ...,
+        reasons: collections.abc.Iterable[builtins.int] | None = ...,
+        reason_names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chances", b"chances", "heads", b"heads", "reason_names", b"reason_names", "reasons", b"reasons", "retrieval_ranks", b"retrieval_ranks", "value_ranks", b"value_ranks", "values", b"values"]) -> None: ...
+
+global___Provenance = Provenance
+
+@typing.final
+class EmbedItemsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    @property
+    def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Items of the bundle, whose vectors are given as they are served; or:"""
+
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ItemFeatures]:
+        """items by their features, through the item tower as it stands for items that it has never seen.
+        Exactly one of the two.
+        """
+
+    def __init__(
+        self,
+        *,
+        item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        items: collections.abc.Iterable[global___ItemFeatures] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["item_ids", b"item_ids", "items", b"items"]) -> None: ...
+
+global___EmbedItemsRequest = EmbedItemsRequest
+
+@typing.final
+class ItemFeatures(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """`product`, `video`, `live`, `article` or `creator`."""
+    @property
+    def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[interest.v1.types_pb2.Feature]:
+        """By the names and types of dataset.toml; what is left out counts as missing."""
+
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        features: collections.abc.Iterable[interest.v1.types_pb2.Feature] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["features", b"features", "kind", b"kind"]) -> None: ...
+
+global___ItemFeatures = ItemFeatures
+
+@typing.final
+class EmbedItemsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    VECTORS_FIELD_NUMBER: builtins.int
+    @property
+    def info(self) -> interest.v1.types_pb2.AnswerInfo: ...
+    @property
+    def vectors(self) -> interest.v1.types_pb2.Vectors:
+        """One vector an item, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        info: interest.v1.types_pb2.AnswerInfo | None = ...,
+        vectors: interest.v1.types_pb2.Vectors | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info", "vectors", b"vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "vectors", b"vectors"]) -> None: ...
+
+global___EmbedItemsResponse = EmbedItemsResponse

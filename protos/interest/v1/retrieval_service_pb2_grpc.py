@@ -35,6 +35,16 @@ class RetrievalServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Recommend = channel.unary_unary(
+                '/interest.v1.RetrievalService/Recommend',
+                request_serializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/interest.v1.RetrievalService/Rerank',
+                request_serializer=interest_dot_v1_dot_retrieval__service__pb2.RerankRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.FromString,
+                _registered_method=True)
         self.Retrieve = channel.unary_unary(
                 '/interest.v1.RetrievalService/Retrieve',
                 request_serializer=interest_dot_v1_dot_retrieval__service__pb2.RetrieveRequest.SerializeToString,
@@ -50,11 +60,30 @@ class RetrievalServiceStub(object):
                 request_serializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.SerializeToString,
                 response_deserializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.FromString,
                 _registered_method=True)
+        self.EmbedItems = channel.unary_unary(
+                '/interest.v1.RetrievalService/EmbedItems',
+                request_serializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsResponse.FromString,
+                _registered_method=True)
 
 
 class RetrievalServiceServicer(object):
     """Finds, among millions of items, what a person would love.
     """
+
+    def Recommend(self, request, context):
+        """What to show: candidates are retrieved, ranked by value, and arranged in a slate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """The same ranking and arranging for candidates that the caller has already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Retrieve(self, request, context):
         """The items nearest to each user's interests.
@@ -77,9 +106,26 @@ class RetrievalServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedItems(self, request, context):
+        """The vectors of items: of the bundle's, or of any others by their features.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrievalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Recommend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recommend,
+                    request_deserializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=interest_dot_v1_dot_retrieval__service__pb2.RerankRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.SerializeToString,
+            ),
             'Retrieve': grpc.unary_unary_rpc_method_handler(
                     servicer.Retrieve,
                     request_deserializer=interest_dot_v1_dot_retrieval__service__pb2.RetrieveRequest.FromString,
@@ -95,6 +141,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.FromString,
                     response_serializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.SerializeToString,
             ),
+            'EmbedItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedItems,
+                    request_deserializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'interest.v1.RetrievalService', rpc_method_handlers)
@@ -106,6 +157,60 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
 class RetrievalService(object):
     """Finds, among millions of items, what a person would love.
     """
+
+    @staticmethod
+    def Recommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.RetrievalService/Recommend',
+            interest_dot_v1_dot_retrieval__service__pb2.RecommendRequest.SerializeToString,
+            interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.RetrievalService/Rerank',
+            interest_dot_v1_dot_retrieval__service__pb2.RerankRequest.SerializeToString,
+            interest_dot_v1_dot_retrieval__service__pb2.RecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Retrieve(request,
@@ -178,6 +283,33 @@ class RetrievalService(object):
             '/interest.v1.RetrievalService/EmbedUsers',
             interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.SerializeToString,
             interest_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.RetrievalService/EmbedItems',
+            interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsRequest.SerializeToString,
+            interest_dot_v1_dot_retrieval__service__pb2.EmbedItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,18 @@ class RetrievalServiceStub:
     """Finds, among millions of items, what a person would love."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    Recommend: grpc.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.RecommendRequest,
+        interest.v1.retrieval_service_pb2.RecommendResponse,
+    ]
+    """What to show: candidates are retrieved, ranked by value, and arranged in a slate."""
+
+    Rerank: grpc.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.RerankRequest,
+        interest.v1.retrieval_service_pb2.RecommendResponse,
+    ]
+    """The same ranking and arranging for candidates that the caller has already."""
+
     Retrieve: grpc.UnaryUnaryMultiCallable[
         interest.v1.retrieval_service_pb2.RetrieveRequest,
         interest.v1.retrieval_service_pb2.RetrieveResponse,
@@ -39,8 +51,26 @@ class RetrievalServiceStub:
     ]
     """Each user's interest vectors."""
 
+    EmbedItems: grpc.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.EmbedItemsRequest,
+        interest.v1.retrieval_service_pb2.EmbedItemsResponse,
+    ]
+    """The vectors of items: of the bundle's, or of any others by their features."""
+
 class RetrievalServiceAsyncStub:
     """Finds, among millions of items, what a person would love."""
+
+    Recommend: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.RecommendRequest,
+        interest.v1.retrieval_service_pb2.RecommendResponse,
+    ]
+    """What to show: candidates are retrieved, ranked by value, and arranged in a slate."""
+
+    Rerank: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.RerankRequest,
+        interest.v1.retrieval_service_pb2.RecommendResponse,
+    ]
+    """The same ranking and arranging for candidates that the caller has already."""
 
     Retrieve: grpc.aio.UnaryUnaryMultiCallable[
         interest.v1.retrieval_service_pb2.RetrieveRequest,
@@ -60,8 +90,30 @@ class RetrievalServiceAsyncStub:
     ]
     """Each user's interest vectors."""
 
+    EmbedItems: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.retrieval_service_pb2.EmbedItemsRequest,
+        interest.v1.retrieval_service_pb2.EmbedItemsResponse,
+    ]
+    """The vectors of items: of the bundle's, or of any others by their features."""
+
 class RetrievalServiceServicer(metaclass=abc.ABCMeta):
     """Finds, among millions of items, what a person would love."""
+
+    @abc.abstractmethod
+    def Recommend(
+        self,
+        request: interest.v1.retrieval_service_pb2.RecommendRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.retrieval_service_pb2.RecommendResponse, collections.abc.Awaitable[interest.v1.retrieval_service_pb2.RecommendResponse]]:
+        """What to show: candidates are retrieved, ranked by value, and arranged in a slate."""
+
+    @abc.abstractmethod
+    def Rerank(
+        self,
+        request: interest.v1.retrieval_service_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.retrieval_service_pb2.RecommendResponse, collections.abc.Awaitable[interest.v1.retrieval_service_pb2.RecommendResponse]]:
+        """The same ranking and arranging for candidates that the caller has already."""
 
     @abc.abstractmethod
     def Retrieve(
@@ -86,5 +138,13 @@ class RetrievalServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[interest.v1.retrieval_service_pb2.EmbedUsersResponse, collections.abc.Awaitable[interest.v1.retrieval_service_pb2.EmbedUsersResponse]]:
         """Each user's interest vectors."""
+
+    @abc.abstractmethod
+    def EmbedItems(
+        self,
+        request: interest.v1.retrieval_service_pb2.EmbedItemsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.retrieval_service_pb2.EmbedItemsResponse, collections.abc.Awaitable[interest.v1.retrieval_service_pb2.EmbedItemsResponse]]:
+        """The vectors of items: of the bundle's, or of any others by their features."""
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
