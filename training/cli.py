@@ -16,7 +16,7 @@ from training.import_cli import importers
 from training.inspect_cli import inspect
 from training.recipes import RECIPES, find_recipe
 from training.terminal import console, progress_bar, say, suggest
-from training.world_config import WorldConfig
+from training.world.config import WorldConfig
 
 _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
@@ -51,7 +51,7 @@ def simulate(
 
     Example: penchant simulate demo-data/world --seed 7
     """
-    from training.world import simulate as run
+    from training.world.simulate import simulate as run
 
     config = replace(_WORLD, seed=seed, num_users=users, num_items=items, num_days=days)
     if null:

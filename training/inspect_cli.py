@@ -1,6 +1,6 @@
 """`penchant inspect`: what a dataset holds and what is odd about it.
 
-Only arguments, progress and printing; what is counted and looked for is in inspect_dataset.py.
+Only arguments, progress and printing; what is counted and looked for is in training/inspection/.
 """
 
 from pathlib import Path
@@ -21,8 +21,8 @@ def inspect(
 
     Example: penchant inspect data/my-shop --html inspect.html
     """
-    from training.inspect_dataset import inspect_dataset
-    from training.inspect_report import report
+    from training.inspection.dataset import inspect_dataset
+    from training.inspection.report import report
 
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)  # now rather than after minutes of reading
@@ -34,7 +34,7 @@ def inspect(
         suggest(f"penchant inspect {dataset} --html FILE, for the same with plots")
         return
     from training.html import write_page
-    from training.inspect_page import inspection_page
+    from training.inspection.page import inspection_page
 
     write_page(inspection_page(found), html)
     say(f"Page: {html}")

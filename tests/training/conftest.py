@@ -11,7 +11,7 @@ from training.distributed import join
 from training.export import ExportReport, export_run
 from training.loop import Progress
 from training.run import Run, load_best, open_run, start_run
-from training.world import WorldConfig, simulate
+from training.world.simulate import WorldConfig, simulate
 
 
 @pytest.fixture(scope="session")

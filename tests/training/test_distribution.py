@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.distribution import Distribution, Gathering, distribution
+from training.inspection.distribution import Distribution, Gathering, distribution
 
 
 def test_quantiles_take_the_lower_neighbour() -> None:

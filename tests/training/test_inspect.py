@@ -10,7 +10,7 @@ import pytest
 
 from model.errors import DatasetError
 from tests.training.contract import START, Dataset, events_of, put, without_times
-from training.inspect_dataset import Inspection, inspect_dataset
+from training.inspection.dataset import Inspection, inspect_dataset
 
 Row = tuple[str, str, str, float | None]
 

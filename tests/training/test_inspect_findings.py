@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from tests.training.contract import START, UTC_TIME, Dataset, events_of, good_dataset, put
-from training.inspect_dataset import inspect_dataset
-from training.inspect_findings import Finding
+from training.inspection.dataset import inspect_dataset
+from training.inspection.findings import Finding
 
 Row = tuple[str, str, str, float | None]
 

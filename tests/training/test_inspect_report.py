@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from tests.training.contract import Dataset, without_times
-from training.day_counts import DayCounts, day_counts
 from training.html import render
-from training.inspect_dataset import Inspection, inspect_dataset
-from training.inspect_findings import named, plain
-from training.inspect_page import inspection_page
-from training.inspect_report import report, sparkline
-from training.inspect_tables import grids, percent
+from training.inspection.dataset import Inspection, inspect_dataset
+from training.inspection.day_counts import DayCounts, day_counts
+from training.inspection.findings import named, plain
+from training.inspection.page import inspection_page
+from training.inspection.report import report, sparkline
+from training.inspection.tables import grids, percent
 
 MARKUP = "[bold]<b>笛</b>"
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from model.errors import ConfigError, DatasetError
 from model.schema import KINDS, read_schema
-from training.world import WorldConfig, simulate
-from training.world_catalogue import draw_catalogue
-from training.world_crafts import adjacency, crafts
-from training.world_log import Sessions
-from training.world_people import draw_people
-from training.world_policy import LoggingPolicy
+from training.world.catalogue import draw_catalogue
+from training.world.crafts import adjacency, crafts
+from training.world.log import Sessions
+from training.world.people import draw_people
+from training.world.policy import LoggingPolicy
+from training.world.simulate import WorldConfig, simulate
 
 SMALL = WorldConfig(seed=3, num_users=150, num_items=600, num_days=8)
 LARGER = WorldConfig(seed=7, num_users=1200, num_items=1500, num_days=28)

@@ -5,7 +5,7 @@
 
 The dataset is validated first. Events are streamed, or read some million at a time in whole users,
 so memory holds the items, the distinct user ids and what the validator needs (eight bytes an
-event). Prints nothing: that is inspect_report.py (terminal) and inspect_page.py (HTML).
+event). Prints nothing: that is report.py (terminal) and page.py (HTML).
 """
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.schema import Schema, read_schema
-from training.event_scan import PARTITION_EVENTS, EventScan
-from training.inspect_copies import CopyTally
-from training.inspect_features import FeatureFigures, inspect_features
-from training.inspect_findings import Finding
-from training.inspect_items import ItemFigures, inspect_items
-from training.inspect_splits import SplitFigures, SplitTally
-from training.inspect_times import TimeFigures, inspect_times
-from training.inspect_users import UserFigures, UserTally
-from training.inspect_values import ValueFigures, inspect_values
+from training.inspection.copies import CopyTally
+from training.inspection.event_scan import PARTITION_EVENTS, EventScan
+from training.inspection.features import FeatureFigures, inspect_features
+from training.inspection.findings import Finding
+from training.inspection.items import ItemFigures, inspect_items
+from training.inspection.splits import SplitFigures, SplitTally
+from training.inspection.times import TimeFigures, inspect_times
+from training.inspection.users import UserFigures, UserTally
+from training.inspection.values import ValueFigures, inspect_values
 from training.validate import DatasetSummary, validate_dataset
 
 

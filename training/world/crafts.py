@@ -33,7 +33,7 @@ class Craft:
     near: tuple[str, ...]
     """Keys of crafts in other districts that the same people tend to love."""
     places: tuple[str, ...]
-    """Chinese names of places; world_titles.PLACES has their English names and cultures."""
+    """Chinese names of places; titles.PLACES has their English names and cultures."""
     makes: tuple[Term, ...]
     materials: tuple[Term, ...]
     techniques: tuple[Term, ...]

@@ -1,17 +1,17 @@
 """An inspection as a page with plots.
 
-Knows what is drawn; tables are inspect_tables.py's, the page itself is html.py's.
+Knows what is drawn; tables are tables.py's, the page itself is training/html.py's.
 """
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from training.day_counts import DayCounts
-from training.distribution import Distribution
 from training.html import FAINT, SERIES, Block, Figure, Page, Prose, Section, Table, draw
-from training.inspect_dataset import Inspection
-from training.inspect_tables import Grid, grids, percent, share_of
+from training.inspection.dataset import Inspection
+from training.inspection.day_counts import DayCounts
+from training.inspection.distribution import Distribution
+from training.inspection.tables import Grid, grids, percent, share_of
 
 _MOST_BARS = 120
 

@@ -9,11 +9,11 @@ engaged with are dropped, without filling their slots.
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world_catalogue import ARTICLE, CREATOR, LIVE, PRODUCT, VIDEO, Catalogue
-from training.world_config import DAY, SECOND, WorldConfig
-from training.world_crafts import crafts
-from training.world_log import Feed, Floats, Ints, Sessions
-from training.world_people import People
+from training.world.catalogue import ARTICLE, CREATOR, LIVE, PRODUCT, VIDEO, Catalogue
+from training.world.config import DAY, SECOND, WorldConfig
+from training.world.crafts import crafts
+from training.world.log import Feed, Floats, Ints, Sessions
+from training.world.people import People
 
 _APPETITE = {PRODUCT: 0.6, VIDEO: 1.0, LIVE: 1.0, ARTICLE: 0.6, CREATOR: 0.15}
 _MEMORY = 0.96

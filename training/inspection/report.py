@@ -1,6 +1,6 @@
 """An inspection in the terminal: tables, bars of text, and what is suspicious, with its remedy.
 
-Knows rich; the words and figures of the tables are inspect_tables.py's.
+Knows rich; the words and figures of the tables are tables.py's.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from training.day_counts import DayCounts
-from training.inspect_dataset import Inspection
-from training.inspect_findings import Finding
-from training.inspect_tables import Grid, grids, share_of
+from training.inspection.dataset import Inspection
+from training.inspection.day_counts import DayCounts
+from training.inspection.findings import Finding
+from training.inspection.tables import Grid, grids, share_of
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 50

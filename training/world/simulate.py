@@ -2,7 +2,7 @@
 
 Draws a catalogue and people, lets a logging policy fill their feeds day by day, and writes a
 dataset like any other, with the truth beside it in OUT/truth. What is in it, and which parameter
-does what, is in world_config.py; the mechanism is in world_life.py. Knows nothing of training.
+does what, is in config.py; the mechanism is in life.py. Knows nothing of training.
 """
 
 import shutil
@@ -14,14 +14,14 @@ import numpy as np
 
 from model.atomic import sync, sync_tree
 from model.errors import DatasetError
-from training.world_catalogue import draw_catalogue
-from training.world_config import DAY, WorldConfig
-from training.world_life import Life
-from training.world_log import EventLog
-from training.world_orders import place_orders
-from training.world_people import draw_people
-from training.world_policy import LoggingPolicy
-from training.world_tables import write_dataset, write_truth
+from training.world.catalogue import draw_catalogue
+from training.world.config import DAY, WorldConfig
+from training.world.life import Life
+from training.world.log import EventLog
+from training.world.orders import place_orders
+from training.world.people import draw_people
+from training.world.policy import LoggingPolicy
+from training.world.tables import write_dataset, write_truth
 
 __all__ = ["WorldConfig", "simulate"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.schema import KINDS
-from training.world_config import DAY, NEVER, SECOND, WorldConfig
-from training.world_crafts import adjacency, crafts
-from training.world_links import Links, draw_links
-from training.world_titles import (
+from training.world.config import DAY, NEVER, SECOND, WorldConfig
+from training.world.crafts import adjacency, crafts
+from training.world.links import Links, draw_links
+from training.world.titles import (
     PLACES,
     Creator,
     name_creator,

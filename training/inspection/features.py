@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from model.schema import Feature, FeatureType
-from training.distribution import distribution
-from training.inspect_findings import Finding, named
+from training.inspection.distribution import distribution
+from training.inspection.findings import Finding, named
 
 MOSTLY = 0.5
 """A feature is mostly missing where more than this share of its cells is unknown."""

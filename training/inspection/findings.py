@@ -1,6 +1,6 @@
 """What a suspicious finding is, and when a number is abnormal.
 
-Knows no table of a dataset: what is looked for is in the other inspect_*.py files.
+Knows no table of a dataset: what is looked for is in the other files of this folder.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from training.distribution import Distribution
+from training.inspection.distribution import Distribution
 
 ABNORMAL_TIMES = 10.0
 ABNORMAL_QUANTILE = 0.999

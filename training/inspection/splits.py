@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from training.columns import SPLITS
-from training.event_scan import EventScan, by_hash
-from training.inspect_findings import Finding, Worst
+from training.inspection.event_scan import EventScan, by_hash
+from training.inspection.findings import Finding, Worst
 
 TRAIN, HELD_OUT = SPLITS[0], SPLITS[1:]
 

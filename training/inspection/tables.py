@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.distribution import Distribution
-from training.inspect_dataset import Inspection
-from training.inspect_features import FeatureFigures
-from training.inspect_findings import Finding, plain
-from training.inspect_splits import TRAIN
-from training.inspect_users import LEAVE_ONE_OUT_EVENTS
+from training.inspection.dataset import Inspection
+from training.inspection.distribution import Distribution
+from training.inspection.features import FeatureFigures
+from training.inspection.findings import Finding, plain
+from training.inspection.splits import TRAIN
+from training.inspection.users import LEAVE_ONE_OUT_EVENTS
 
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 """The shares of items, most frequent first, whose share of events is told."""

@@ -9,12 +9,12 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world_catalogue import PRODUCT, Catalogue
-from training.world_config import DAY, SECOND, WorldConfig
-from training.world_life import Wishes, active_hour
-from training.world_log import EventLog, Floats, Ints
-from training.world_people import People
-from training.world_response import sigmoid
+from training.world.catalogue import PRODUCT, Catalogue
+from training.world.config import DAY, SECOND, WorldConfig
+from training.world.life import Wishes, active_hour
+from training.world.log import EventLog, Floats, Ints
+from training.world.people import People
+from training.world.response import sigmoid
 
 _BEFORE = 3600 * SECOND
 """A product is ordered only if it exists this long before, so that its page can be opened."""

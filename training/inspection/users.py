@@ -1,7 +1,7 @@
 """How much the users of a dataset did, and how often they did the same to the same item.
 
 Counts frames of whole users, one after the other. Knows users and events; times, splits and
-features are looked at in the other inspect_*.py files.
+features are looked at in the other files of this folder.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
-from training.distribution import Distribution, Gathering
-from training.event_scan import EventScan, by_hash
-from training.inspect_findings import Finding, Worst, abnormal_limit
+from training.inspection.distribution import Distribution, Gathering
+from training.inspection.event_scan import EventScan, by_hash
+from training.inspection.findings import Finding, Worst, abnormal_limit
 
 LEAVE_ONE_OUT_EVENTS = 3
 """One to learn from, one to validate on, one to test on."""

@@ -1,7 +1,7 @@
 """The users of the synthetic world: whom they are, what they love, and what they do not know yet.
 
-Everything here is fixed before the first day; what changes by the day is in world_life.py. Knows
-nothing of items.
+Everything here is fixed before the first day; what changes by the day is in life.py. Knows nothing
+of items.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world_catalogue import TASTE_DIM
-from training.world_config import DAY, WorldConfig
-from training.world_crafts import adjacency, crafts
+from training.world.catalogue import TASTE_DIM
+from training.world.config import DAY, WorldConfig
+from training.world.crafts import adjacency, crafts
 
 AGE_BANDS = ("under-18", "18-24", "25-34", "35-44", "45-54", "55-plus")
 CITY_TIERS = ("tier-1", "new-tier-1", "tier-2", "tier-3", "tier-4-and-below")

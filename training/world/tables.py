@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from model.schema import KINDS, Feature, Head, Schema, write_schema
-from training.world_catalogue import Catalogue
-from training.world_config import NEVER, WorldConfig
-from training.world_crafts import adjacency, crafts
-from training.world_life import Life, Wishes
-from training.world_log import EVENTS, EventLog, Ints
-from training.world_people import AGE_BANDS, CHANNELS, CITY_TIERS, People
+from training.world.catalogue import Catalogue
+from training.world.config import NEVER, WorldConfig
+from training.world.crafts import adjacency, crafts
+from training.world.life import Life, Wishes
+from training.world.log import EVENTS, EventLog, Ints
+from training.world.people import AGE_BANDS, CHANNELS, CITY_TIERS, People
 
 _ROWS_PER_PART = 1_000_000
 _TIME = pa.timestamp("us", tz="UTC")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from training.event_scan import EventScan, by_hash
-from training.inspect_findings import Finding, Worst
+from training.inspection.event_scan import EventScan, by_hash
+from training.inspection.findings import Finding, Worst
 
 MANY_A_SECOND = 100
 """So many acts of one user in one second (exposures aside) are no person's."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from training.distribution import Distribution, Gathering
-from training.event_scan import EventScan
-from training.inspect_findings import Finding, abnormal_limit, plain
+from training.inspection.distribution import Distribution, Gathering
+from training.inspection.event_scan import EventScan
+from training.inspection.findings import Finding, abnormal_limit, plain
 
 BIN_GROWTH = math.log(1.01)
 

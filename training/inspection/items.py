@@ -1,7 +1,6 @@
 """The items of a dataset: kinds, how events spread over them, when they came, odd titles.
 
-Holds a row for every item. Knows items.parquet and links.parquet; features are in
-inspect_features.py.
+Holds a row for every item. Knows items.parquet and links.parquet; features are in features.py.
 """
 
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ import polars as pl
 
 from model.schema import KINDS
 from training.columns import SPLITS, TIME
-from training.day_counts import DayCounts, day_counts
-from training.distribution import Distribution, distribution
-from training.event_scan import EventScan
-from training.inspect_findings import Finding, named
+from training.inspection.day_counts import DayCounts, day_counts
+from training.inspection.distribution import Distribution, distribution
+from training.inspection.event_scan import EventScan
+from training.inspection.findings import Finding, named
 
 MANY_SHARE_A_TITLE = 10
 """So many items with one title are no coincidence."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world_catalogue import ARTICLE, CREATOR, LIVE, PRODUCT, VIDEO, Catalogue
-from training.world_config import SECOND, WorldConfig
-from training.world_log import Feed, Floats, Ints, Sessions
-from training.world_people import People
+from training.world.catalogue import ARTICLE, CREATOR, LIVE, PRODUCT, VIDEO, Catalogue
+from training.world.config import SECOND, WorldConfig
+from training.world.log import Feed, Floats, Ints, Sessions
+from training.world.people import People
 
 GOOD_WATCH = 0.6
 """Share of an item's duration from which a watch is good."""

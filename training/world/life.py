@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.world_catalogue import CREATOR, LIVE, PRODUCT, Catalogue
-from training.world_config import DAY, NEVER, SECOND, WorldConfig
-from training.world_log import EventLog, Feed, Floats, Ints, Sessions
-from training.world_people import People
-from training.world_response import Reactions, react
+from training.world.catalogue import CREATOR, LIVE, PRODUCT, Catalogue
+from training.world.config import DAY, NEVER, SECOND, WorldConfig
+from training.world.log import EventLog, Feed, Floats, Ints, Sessions
+from training.world.people import People
+from training.world.response import Reactions, react
 
 # People are awake from 08:00 to 01:00 in China, which is 00:00 to 17:00 UTC, most in the evening.
 _HOURS = np.array([3, 3, 3, 4, 7, 6, 4, 3, 3, 4, 6, 8, 10, 11, 10, 8, 4], float)
@@ -29,7 +29,7 @@ _CONTENT = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """Orders that exposures would cause, [n] arrays; world_orders.py makes events of them."""
+    """Orders that exposures would cause, [n] arrays; orders.py makes events of them."""
 
     user: Ints
     interest: Ints

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from training.day_counts import DayCounts, day_counts
-from training.distribution import Gathering
-from training.event_scan import EventScan
-from training.inspect_findings import Finding, abnormal_limit
+from training.inspection.day_counts import DayCounts, day_counts
+from training.inspection.distribution import Gathering
+from training.inspection.event_scan import EventScan
+from training.inspection.findings import Finding, abnormal_limit
 
 MANY_AT_ONE_TIME = 100
 """So few events at exactly one time are never a burst."""

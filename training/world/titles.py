@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from training.world_crafts import Craft, Term
+from training.world.crafts import Craft, Term
 
 T = TypeVar("T")
 

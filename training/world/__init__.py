@@ -1,0 +1,1 @@
+"""A synthetic interest economy: who likes what, what is shown to whom, and what comes of it."""
