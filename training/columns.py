@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from model.errors import DatasetError
 from model.schema import Feature, Schema
+from training.parquet_text import refuse_broken_metadata, refuse_broken_text
 
 TEXT = pl.String()
 TIME = pl.Datetime("us", "UTC")
@@ -159,9 +160,9 @@ class ParquetTable:
             )
         try:
             self._parquet = pq.ParquetFile(path)
-            schema = self._parquet.schema_arrow.remove_metadata()  # may be no UTF-8, see `batches`
-            self.names: tuple[str, ...] = tuple(schema.names)
-            empty = pl.from_arrow(schema.empty_table())
+            self.names: tuple[str, ...] = tuple(self._parquet.schema_arrow.names)
+            refuse_broken_metadata(self._parquet, name=file)
+            empty = pl.from_arrow(self._parquet.schema_arrow.empty_table())
         except (pa.ArrowException, OSError, UnicodeError, pl.exceptions.PolarsError) as error:
             raise self._damaged(error) from None
         assert isinstance(empty, pl.DataFrame)
@@ -178,9 +179,8 @@ class ParquetTable:
         first_row = 0
         try:
             for batch in self._parquet.iter_batches(num_rows, columns=names):
-                batch.validate(full=True)  # text that is not UTF-8 is found here
-                # Polars panics on metadata that is not UTF-8; nothing here needs any.
-                frame = pl.from_arrow(batch.replace_schema_metadata(None))
+                refuse_broken_text(batch, name=self.file, first_row=first_row)
+                frame = pl.from_arrow(batch)
                 assert isinstance(frame, pl.DataFrame)
                 yield first_row, frame
                 first_row += frame.height

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from model.errors import DatasetError
 from training.importers.sources.source import open_bytes
+from training.parquet_text import refuse_broken_metadata, refuse_broken_text
 
 _BATCH_ROWS = 65_536
 
@@ -22,6 +23,7 @@ class ParquetSource:
         try:
             self._parquet = pq.ParquetFile(path)
             self.columns: tuple[str, ...] = tuple(self._parquet.schema_arrow.names)
+            refuse_broken_metadata(self._parquet, name=self.name)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise self._damaged(error) from None
 
@@ -30,8 +32,8 @@ class ParquetSource:
         first_row, num_rows = 0, self._parquet.metadata.num_rows
         try:
             for batch in self._parquet.iter_batches(_BATCH_ROWS, columns=list(columns)):
-                batch.validate(full=True)  # text that is not UTF-8 is found here
-                frame = pl.from_arrow(batch.replace_schema_metadata(None))
+                refuse_broken_text(batch, name=self.name, first_row=first_row)
+                frame = pl.from_arrow(batch)
                 assert isinstance(frame, pl.DataFrame)
                 self.fraction = (first_row + frame.height) / num_rows
                 yield first_row, frame
