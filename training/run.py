@@ -262,13 +262,19 @@ def _specs(columns: Mapping[str, Column]) -> tuple[FeatureSpec, ...]:
 
 
 def _profiles(dataset: Path, path: Path, encoder: Encoder, tower: TowerConfig) -> dict[str, Tensor]:
-    """Encoded user features by user row; a user without a row in users.parquet has none known."""
+    """Encoded user features by user row."""
     if not tower.profile_features:
         return {}
     users = read_users_table(dataset)
     assert users is not None  # profile features were fitted on it
+    return encode_profiles(encoder, users, load_user_ids(path / "arrays"))
+
+
+def encode_profiles(encoder: Encoder, users: pa.Table, names: list[str]) -> dict[str, Tensor]:
+    """Encoded features of the users of these ids, in order; one without a row in `users` (that is
+    users.parquet) has none known."""
     known = {name: row for row, name in enumerate(users["user_id"].to_pylist())}
-    rows = np.array([known.get(name, -1) for name in load_user_ids(path / "arrays")])
+    rows = np.array([known.get(name, -1) for name in names], np.int64)
     encoded = encoder.encode_profiles(users)
     return _as_tensors(
         {

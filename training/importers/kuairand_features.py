@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from model.schema import Event, Feature, Schema, TimeKind
+from model.schema import Event, Feature, Head, Schema, TimeKind
 from training.importers.delimited import LINE, DelimitedFile
 
 VIDEO_COLUMNS = (
@@ -57,6 +57,10 @@ def kuairand_schema(name: str, *, time: TimeKind, events: Mapping[str, Event]) -
             **dict.fromkeys(_USER_CATEGORIES, category),
         },
         events=dict(events),
+        # What a user did at an exposure: every event that is not itself a showing.
+        heads=[
+            Head(name=name, event=name) for name, event in events.items() if event.role != "exposure"
+        ],
     )
 
 

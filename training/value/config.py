@@ -1,0 +1,55 @@
+"""ValueRunConfig: everything that decides how the value model of a run is trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from model.config import require
+from model.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRunConfig:
+    """The shapes that matter, and the optimisation."""
+
+    seed: int = 17
+    dim: int = 32
+    """E, the length of an item's vector in the value model."""
+    max_history: int = 50
+    """The most events of a history that are read, the newest."""
+    attention_heads: int = 2
+    hidden: tuple[int, int] = (128, 64)
+    dropout: float = 0.1
+    epochs: int = 20
+    batch_exposures: int = 1024
+    min_steps_per_epoch: int = 30
+    """Fewer exposures are cut into smaller batches, so that an epoch still takes so many steps."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    patience: int = 3
+    """Epochs without a better log loss on the choosing day before training stops."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the first field that is not allowed."""
+        for name in ("epochs", "batch_exposures", "patience"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("min_steps_per_epoch", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+
+    def batch_size(self, num_exposures: int) -> int:
+        """Exposures in a batch when an epoch has so many."""
+        return min(self.batch_exposures, max(num_exposures // max(self.min_steps_per_epoch, 1), 16))
+
+
+def run_to_json(config: ValueRunConfig) -> dict[str, Any]:
+    """A JSON-ready copy; `run_from_json` reads it back."""
+    return asdict(config)
+
+
+def run_from_json(body: Mapping[str, Any]) -> ValueRunConfig:
+    """Rebuild a ValueRunConfig. Raises ConfigError on a field this version does not know."""
+    unknown = sorted(set(body) - set(ValueRunConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in a value run's config.")
+    return ValueRunConfig(**{n: tuple(v) if isinstance(v, list) else v for n, v in body.items()})

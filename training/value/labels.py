@@ -1,0 +1,100 @@
+"""What an exposure led to: the label of every head, and whether it can be told yet.
+
+A head without a window came true where an event of its name has the exposure's `exposure_id`. With
+`window_days`, or where an exposure has no id, it came true where the same user did it to the same
+item from the exposure on, until the window was over.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from model.errors import ConfigError
+from model.schema import Head, Schema
+
+Bool = npt.NDArray[np.bool_]
+
+SESSION_DAYS = 0.5 / 24
+"""The window of a head that declares none, at an exposure without id: half an hour."""
+_DAY = 86_400_000_000
+
+
+def label(
+    shown: pl.DataFrame,
+    events: pl.DataFrame,
+    heads: Sequence[Head],
+    schema: Schema,
+    *,
+    horizon: int,
+) -> tuple[Bool, Bool]:
+    """Labels [N, T] of the N exposures `shown`, and which of them are known, [N, T].
+
+    shown, events: rows with user_id, item_id, exposure_id, time (UTC µs); events also with event
+    and value. horizon: UTC µs; a window that ends later is not over, and its label not known.
+
+    Raises ConfigError where a head needs times and the dataset has none.
+    """
+    shape = (shown.height, len(heads))
+    labels, known = np.zeros(shape, bool), np.ones(shape, bool)
+    has_id = shown["exposure_id"].is_not_null().to_numpy()
+    shown = shown.with_columns(
+        shared=pl.len().over("exposure_id") > 1, row=pl.int_range(pl.len(), dtype=pl.Int64)
+    )
+    for place, head in enumerate(heads):
+        done = events.filter(pl.col("event") == head.event)
+        if head.threshold is not None:
+            done = done.filter(pl.col("value") >= head.threshold)
+        by_id = has_id & (head.window_days is None)
+        if by_id.any():
+            labels[by_id, place] = _of_the_same_showing(shown.filter(pl.Series(by_id)), done)
+        if not by_id.all():
+            if not schema.has_times:
+                raise ConfigError(_needs_times(head, schema, shown))
+            window = round((head.window_days or SESSION_DAYS) * _DAY)
+            rest = shown.filter(pl.Series(~by_id))
+            known[~by_id, place] = (rest["time"] + window < horizon).to_numpy()
+            labels[~by_id, place] = _within(rest, done, window) & known[~by_id, place]
+    return labels, known
+
+
+def _of_the_same_showing(shown: pl.DataFrame, done: pl.DataFrame) -> Bool:
+    """[N] whether any of `done` has the exposure's id; the item, too, where a whole slate has it."""
+    found = done.select("exposure_id", "item_id").filter(pl.col("exposure_id").is_not_null())
+    alone = shown["exposure_id"].is_in(found["exposure_id"].unique().implode()).to_numpy()
+    if not shown["shared"].any():
+        return alone
+    pairs = found.unique().with_columns(hit=True)
+    joined = shown.join(pairs, on=["exposure_id", "item_id"], how="left", maintain_order="left")
+    both = joined["hit"].fill_null(False).to_numpy()
+    return np.where(shown["shared"].to_numpy(), both, alone)
+
+
+def _within(shown: pl.DataFrame, done: pl.DataFrame, window: int) -> Bool:
+    """[N] whether the user did it to the item at the exposure or up to `window` µs after it."""
+    first = done.select("user_id", "item_id", "time", at="time").drop_nulls("time").sort("time")
+    dated = shown.drop_nulls("time").select("user_id", "item_id", "time", "row").sort("time")
+    joined = dated.join_asof(
+        first,
+        on="time",
+        by=["user_id", "item_id"],
+        strategy="forward",
+        tolerance=window,
+        check_sortedness=False,  # both are sorted above; with `by` it cannot be checked
+    )
+    hits = joined.filter(pl.col("at").is_not_null())["row"]
+    return shown["row"].is_in(hits.implode()).to_numpy()
+
+
+def _needs_times(head: Head, schema: Schema, shown: pl.DataFrame) -> str:
+    why = (
+        f"window_days = {head.window_days:g}"
+        if head.window_days is not None
+        else f"no exposure_id at {shown['exposure_id'].null_count():,} exposures"
+    )
+    return (
+        f"head {head.name!r} has {why}, and the dataset has time = {schema.time!r}: what came of an "
+        "exposure cannot be told. Write the column `exposure_id` of exposures and of what they led "
+        "to, and leave out window_days (docs/dataset.md)."
+    )
