@@ -15,6 +15,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
+_ROUNDING = 1e-6
+"""What float32 may make of an inner product, as a share of the lengths' product."""
 _BLOCK_SCORES = 1 << 25
 """Scores in memory at once, 128 MB; a top-k takes about three times that."""
 
@@ -92,6 +94,21 @@ def open_index(path: Path) -> Any:
     index type (plain IO_FLAG_MMAP is ignored for fast scan). The caller has verified the checksum.
     """
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
+def recall_of(
+    found: Float32, best: Float32, queries: Float32, *, longest: float, depth: int
+) -> float:
+    """Share of the `depth` best that were found, told by scores: of rows that tie, any will do.
+
+    found: [Q, k] scores of what was found, -inf for none. best: [Q] score of the exact search's
+    row at `depth`. longest: length of the longest vector; with the queries' [Q, D] it says how far
+    rounding can move a score. 1 where depth is 0.
+    """
+    slack = _ROUNDING * longest * np.sqrt(np.einsum("qd,qd->q", queries, queries))
+    hits = (found >= (best - slack)[:, np.newaxis]).sum(axis=1)
+    wanted = len(best) * depth
+    return float(np.minimum(hits, depth).sum() / wanted) if wanted else 1.0
 
 
 def recall_at(found: Int64, exact: Int64) -> float:

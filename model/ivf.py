@@ -13,13 +13,13 @@ are planned in serving/index/ivf_index.py.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from model.ann import Float32, Int64, recall_at
+from model.ann import Float32, Int64, recall_of
 
 Float64 = npt.NDArray[np.float64]
 
@@ -30,6 +30,8 @@ _MARGIN = 0.003
 """Tuned for so much more, since other users are no easier than those tuned with."""
 _PROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _FETCHES = (120, 150, 200, 250, 300, 400, 500, 600, 800, 1200, 1600)
+_MOST_FETCHED = 0.05
+"""Share of all rows; scoring more candidates in full than that costs as much as scoring all."""
 _ROW_COST = 30
 """What fetching and scoring one candidate costs, in codes read: 100 ns against 3 ns."""
 _ITEMS_SHARE = 0.2
@@ -54,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """How to search an index, and what that was found to be worth."""
+    """How to search an index, and what that was found to be worth: it may be less than TARGET."""
 
     setting: Setting
     recall: float
@@ -220,29 +222,61 @@ def search_ivf(
 
 
 def tune(index: Any, vectors: Float32, queries: Float32) -> Tuned:
-    """Find the cheapest setting that reaches TARGET, and measure it.
+    """Find the cheapest setting that reaches TARGET, and measure it; widen it until it holds.
 
-    queries: [Q, D] vectors of the user tower; every other one is kept for measuring.
+    queries: [Q, D] vectors of the user tower; every other one is kept for measuring. Where even the
+    widest setting that is worth its cost falls short, that one is returned, and its recall says so.
     """
     started = time.perf_counter()
     depth = min(TUNED_K, len(vectors))
-    exact = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    setting = _cheapest(index, queries[::2], exact[::2])
-    how = reading(setting.probes)
-    found, _ = search_ivf(index, vectors, queries[1::2], TUNED_K, fetch=setting.fetch, how=how)
-    return Tuned(setting, recall_at(found, exact[1::2]), time.perf_counter() - started)
+    longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max(initial=0)))
+    best = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)[0][:, -1]
+    tuned_with, others = _Known(queries[::2], best[::2]), _Known(queries[1::2], best[1::2])
+    setting = _cheapest(index, vectors, tuned_with, longest, depth)
+    while True:
+        how = reading(setting.probes)
+        found = search_ivf(index, vectors, others.queries, depth, fetch=setting.fetch, how=how)[1]
+        recall = recall_of(found, others.best, others.queries, longest=longest, depth=depth)
+        wider = None if recall >= TARGET else _wider(setting, index)
+        if wider is None:
+            return Tuned(setting, recall, time.perf_counter() - started)
+        setting = wider
 
 
-def _cheapest(index: Any, queries: Float32, exact: Int64) -> Setting:
+class _Known(NamedTuple):
+    """Queries [Q, D], and the score of the last of the rows that each wants [Q]."""
+
+    queries: Float32
+    best: Float32
+
+
+def _wider(setting: Setting, index: Any) -> Setting | None:
+    """Twice as much of both, as far as that goes; None where it goes no further."""
+    most = Setting(parts(index)[0].nlist, max(int(_MOST_FETCHED * index.ntotal), _FETCHES[-1]))
+    wider = Setting(min(2 * setting.probes, most.probes), min(2 * setting.fetch, most.fetch))
+    return None if wider == setting else wider
+
+
+def _cheapest(index: Any, vectors: Float32, known: _Known, longest: float, depth: int) -> Setting:
     lists, _ = parts(index)
     best, cost = Setting(lists.nlist, _FETCHES[-1]), float("inf")
     for probes in _PROBES:
         read = probes * index.ntotal / lists.nlist
         if probes > lists.nlist or read >= cost:
             break
-        _, found = index.search(queries, _FETCHES[-1], params=reading(probes))
+        found = index.search(known.queries, _FETCHES[-1], params=reading(probes))[1]
+        scores = np.stack(
+            [
+                vectors.take(rows, axis=0) @ query
+                for rows, query in zip(found, known.queries, strict=True)
+            ]
+        )
+        scores[found < 0] = -np.inf
         for fetch in _FETCHES:
-            if recall_at(found[:, :fetch], exact) >= TARGET + _MARGIN:
+            recall = recall_of(
+                scores[:, :fetch], known.best, known.queries, longest=longest, depth=depth
+            )
+            if recall >= TARGET + _MARGIN:
                 if read + _ROW_COST * fetch < cost:
                     best, cost = Setting(probes, fetch), read + _ROW_COST * fetch
                 break

@@ -1,6 +1,7 @@
 """index.faiss: exact or inverted lists, by the number of items; tuned and measured on user vectors.
 
-Knows vectors and the file; not where they come from, nor what a filter is.
+Lists that cannot be tuned to the recall that they promise are not written: then it is exact. Knows
+vectors and the file; not where they come from, nor what a filter is.
 """
 
 import time
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from model.ann import Float32, build_exact, exact_search, open_index, recall_at, write_index
-from model.ivf import build_ivf, tune
+from model.ann import Float32, build_exact, exact_search, open_index, recall_of, write_index
+from model.ivf import TARGET, build_ivf, tune
 from training.peak_memory import peak_memory
 
 EXACT_ROWS = 100_000
@@ -34,10 +35,9 @@ def write_tuned_index(
     recall is measured against exact search, on queries that neither space nor setting is made of.
     """
     users = len(queries) > 1
-    if not users:
-        rows = np.random.default_rng(_SEED).permutation(len(vectors))[:NUM_TUNED]
-        queries = vectors[rows]
-    queries = np.ascontiguousarray(queries[:: max(len(queries) // NUM_TUNED, 1)][:NUM_TUNED])
+    # At random: in order, every second query may be of one and the same interest of its user.
+    some = queries if users else vectors
+    queries = some[np.random.default_rng(_SEED).permutation(len(some))[:NUM_TUNED]]
     with peak_memory() as peak:
         write = _write_lists if len(vectors) > EXACT_ROWS else _write_exact
         about = write(path, vectors, queries, progress)
@@ -58,8 +58,11 @@ def _write_lists(
     built = time.perf_counter() - started
     progress("tune the index")
     tuned = tune(index, vectors, queries)
+    lists = {"kind": "ivf", "build_seconds": round(built, 1), **tuned.manifest()}
+    if tuned.recall < TARGET:
+        return {**_write_exact(path, vectors, queries, progress), "instead_of": lists}
     write_index(index, path)
-    return {"kind": "ivf", "build_seconds": round(built, 1), **tuned.manifest()}
+    return lists
 
 
 def _write_exact(
@@ -72,8 +75,10 @@ def _write_exact(
     k = min(100, len(vectors))
     recall = 1.0
     if k:  # else every item is retired
-        found = open_index(path).search(queries, k)[1]
-        recall = recall_at(found, exact_search(queries, vectors, k)[0])
+        found = open_index(path).search(queries, k)[0]
+        best = exact_search(queries, vectors, k)[1][:, -1]
+        longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
+        recall = recall_of(found, best, queries, longest=longest, depth=k)
     seconds = {"build_seconds": round(built, 1), "tuning_seconds": 0.0}
     return {"kind": "exact", **seconds, "recall@100": recall}
 
@@ -86,4 +91,17 @@ def sentence(about: dict[str, Any]) -> str:
     return (
         f"index ({kind}): recall@100 {about['recall@100']:.4f} against exact search; built in "
         f"{about['build_seconds']:.1f} s, tuned in {about['tuning_seconds']:.1f} s{memory}"
+        + _warning(about.get("instead_of"))
+    )
+
+
+def _warning(lists: dict[str, Any] | None) -> str:
+    """Why lists were not written, where they were tried; empty where they were not."""
+    if lists is None:
+        return ""
+    return (
+        f"\nWarning: inverted lists found {lists['recall@100']:.4f} of the best 100 with "
+        f"{lists['probes']} read and {lists['fetch']} scored, and {TARGET} is wanted, so the "
+        "index is exact: every query scores all items. Look whether many items have nearly the "
+        "same vector, or lengths far apart (docs/guides/choose-an-index.md)."
     )

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from model.ann import build_exact, exact_search, open_index, recall_at, write_index
+from model.ann import build_exact, exact_search, open_index, recall_at, recall_of, write_index
 
 Float32 = npt.NDArray[np.float32]
 
@@ -90,6 +90,18 @@ def test_the_index_that_is_written_finds_what_the_exact_search_finds(tmp_path: P
     expected, expected_scores = exact_search(queries, vectors, 50)
     assert rows.tolist() == expected.tolist() == brute_force(queries, vectors, 50)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+
+
+def test_recall_by_scores_takes_any_of_those_that_tie() -> None:
+    queries, best = np.array([[3, 4], [0, 1]], np.float32), np.array([2.0, 5.0], np.float32)
+    # Three wanted: the first query found 9, 2 and 2 (of many rows with 2); the second one of them.
+    found = np.array([[9, 2, 2, 1], [6, 4, -np.inf, -np.inf]], np.float32)
+    assert recall_of(found, best, queries, longest=1, depth=3) == pytest.approx((3 + 1) / 6)
+    # More than three reach the third best: never above 1. Rounding is 1e-6 of the lengths, 5 and 1.
+    found[0] = [9, 2, 2, 2 - 4e-6]
+    found[1] = [6, 5, 5 - 4e-6, 3]
+    assert recall_of(found, best, queries, longest=1, depth=3) == pytest.approx((3 + 2) / 6)
+    assert recall_of(found[:, :0], best, queries, longest=1, depth=0) == 1.0
 
 
 def test_recall_counts_what_was_found() -> None:

@@ -6,8 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
+from model import ivf
 from model.ann import Float32, exact_search, open_index, recall_at, write_index
-from model.ivf import build_ivf, parts, reading, score_space, search_ivf, tune
+from model.ivf import Setting, build_ivf, parts, reading, score_space, search_ivf, tune
 
 
 @pytest.fixture
@@ -119,3 +120,25 @@ def test_tuning_finds_a_cheap_setting_and_measures_it_on_others(rng: np.random.G
     cheaper = reading(max(tuned.setting.probes // 4, 1))
     rows, _ = search_ivf(index, items, users[::2], 100, fetch=tuned.setting.fetch, how=cheaper)
     assert recall_at(rows, exact_search(users[::2], items, 100)[0]) < 0.99
+
+
+def test_a_setting_that_falls_short_on_others_is_widened(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, users = users_and_items(rng, 40_000)
+    index = build_ivf(items, users[::2])
+    monkeypatch.setattr(ivf, "_cheapest", lambda *_: Setting(2, 120))
+    tuned = tune(index, items, users)
+    assert tuned.recall >= 0.99 and tuned.setting.probes > 8 and tuned.setting.fetch > 400
+    # And no wider than to where all would better be scored.
+    monkeypatch.setattr(ivf, "TARGET", 1.1)
+    assert tune(index, items, users).setting == Setting(parts(index)[0].nlist, 2000)
+
+
+def test_rows_that_tie_are_as_good_as_each_other(rng: np.random.Generator) -> None:
+    """Whole numbers: hundreds of rows score the same, and any of them is the hundredth best."""
+    items = rng.integers(-1, 2, size=(20_000, 16)).astype(np.float32)
+    users = rng.integers(-1, 2, size=(300, 16)).astype(np.float32)
+    index = build_ivf(items, users[::2])
+    tuned = tune(index, items, users)
+    assert tuned.recall >= 0.99 and tuned.setting.fetch <= 600

@@ -1,4 +1,4 @@
-"""Parquet whose text or metadata is no UTF-8: refused with file and place, before polars meets it."""
+"""Parquet whose text or metadata is no UTF-8 is refused with its place, before polars meets it."""
 
 from collections.abc import Callable
 from pathlib import Path
