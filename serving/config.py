@@ -36,6 +36,10 @@ class Limits:
     """Bytes (UTF-8) of one id, name or filter value."""
     max_text_bytes: int = 4096
     """Bytes (UTF-8) of one text in a profile."""
+    max_items: int = 1000
+    """Items that one EmbedItems brings by their features."""
+    max_ranked: int = 2000
+    """Candidates of one query that are ranked."""
     max_page: int = 1000
     """Entries of one page of a list."""
     max_message_bytes: int = 16 * 1024 * 1024
@@ -73,18 +77,27 @@ class ServerConfig:
     """Threads inside one ONNX Runtime call. More than one spins on the cores of other workers."""
     faiss_threads: int = 1
     """Threads inside one FAISS search."""
+    candidates: int = 500
+    """Candidates that Recommend retrieves and ranks for a slate, where a request does not say."""
+    diversity: float = 0.0
+    """How diverse slates are, 0 to 1, where a request does not say."""
     drain_pause: float = 0.5
-    """Seconds between NOT_SERVING and refusing new calls, for load balancers to look away."""
+    """Seconds between NOT_SERVING and refusing new connections, for load balancers to look away."""
     drain_grace: float = 10.0
     """Seconds that calls already begun may take to finish."""
-    max_connection_age: float = 300.0
-    """Seconds after which a connection is closed gently, so that clients spread over workers."""
+    max_connection_age: float = 15.0
+    """Seconds after which a connection is closed gently, so that clients spread over workers; and
+    about the longest that a drain waits for callers who do not look away."""
     log_level: str = "info"
     """debug, info, warning or error."""
     log_requests: bool = False
     """Write a log line for every call, not only for slow and failed ones (about 30 µs each)."""
     slow_ms: float = 250.0
     """A call that takes longer than this many milliseconds is logged."""
+    trace_endpoint: str = ""
+    """Where spans go: a collector of OTLP over gRPC, such as http://host:4317; empty: none."""
+    trace_ratio: float = 0.01
+    """Of calls that bring no `traceparent`, the share that is traced."""
     limits: Limits = field(default_factory=Limits)
     """What one request may ask for."""
 
@@ -102,10 +115,24 @@ class ServerConfig:
             )
         _require(self.onnx_threads >= 1, "onnx_threads", self.onnx_threads, "at least 1")
         _require(self.faiss_threads >= 1, "faiss_threads", self.faiss_threads, "at least 1")
+        _require(
+            1 <= self.candidates <= self.limits.max_ranked,
+            "candidates",
+            self.candidates,
+            f"1 to {self.limits.max_ranked} (limits.max_ranked)",
+        )
+        _require(0 <= self.diversity <= 1, "diversity", self.diversity, "0 to 1")
         _require(self.drain_pause >= 0, "drain_pause", self.drain_pause, "0 or more seconds")
         _require(self.drain_grace >= 0, "drain_grace", self.drain_grace, "0 or more seconds")
         _require(
             self.max_connection_age > 0, "max_connection_age", self.max_connection_age, "above 0"
+        )
+        _require(0 <= self.trace_ratio <= 1, "trace_ratio", self.trace_ratio, "0 to 1")
+        _require(
+            not self.trace_endpoint or self.trace_endpoint.startswith(("http://", "https://")),
+            "trace_endpoint",
+            self.trace_endpoint,
+            "http://HOST:PORT, https://HOST:PORT, or empty",
         )
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "log_level", self.log_level, ", ".join(levels))

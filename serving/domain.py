@@ -5,7 +5,8 @@ Filters are frozen, since they are keys of caches; the rest is not, since a froz
 four times as long to make and one is made for every request.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,19 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True, eq=False)
+class Budget:
+    """How long a call may take, and whether anyone still waits for it."""
+
+    deadline: float = math.inf
+    """On time.monotonic()'s clock."""
+    is_wanted: Callable[[], bool] = lambda: True
+    """False once the caller has gone."""
+
+
+NO_LIMIT = Budget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,87 @@ class RetrieveRequest:
     fields: tuple[str, ...] = ()
     num_history: int = 0
     time_us: int = 0
+    kinds: tuple[tuple[str, int], ...] = ()
+    """Kinds of which so many candidates are wanted beside the k best of all; not in the proto."""
+    budget: Budget = NO_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many items of a slate have one value of the column."""
+
+    field: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class KindShare:
+    """At least this share of a slate, above 0 and at most 1, is of the kind."""
+
+    kind: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlateRules:
+    """What a slate has to keep as a whole; see Slate in retrieval_service.proto."""
+
+    diversity: float | None = None
+    """0 to 1; None: the server's default."""
+    caps: tuple[Cap, ...] = ()
+    kinds: tuple[KindShare, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class RecommendRequest:
+    """What to show to each query's user; see retrieval_service.proto for each field."""
+
+    queries: Sequence[UserQuery]
+    k: int
+    num_candidates: int = 0
+    filters: tuple[Filter, ...] = ()
+    objective: str = ""
+    include_seen: bool = False
+    fields: tuple[str, ...] = ()
+    time_us: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    slate: SlateRules = SlateRules()
+    budget: Budget = NO_LIMIT
+
+
+@dataclass(slots=True, kw_only=True)
+class RerankRequest:
+    """The caller's candidates, query after query: the first counts[0] of item_ids are query 0's.
+
+    k: how many each slate shows; 0: all.
+    """
+
+    queries: Sequence[UserQuery]
+    item_ids: Sequence[str]
+    counts: Sequence[int]
+    k: int = 0
+    objective: str = ""
+    fields: tuple[str, ...] = ()
+    time_us: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    slate: SlateRules = SlateRules()
+    budget: Budget = NO_LIMIT
+
+
+@dataclass(slots=True)
+class ItemFeatures:
+    """An item by what it is like, as dataset.toml declares its features."""
+
+    kind: str
+    features: Mapping[str, FeatureValue] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class EmbedItemsRequest:
+    """Vectors of items of the bundle, or of any others; exactly one of the two is set."""
+
+    item_ids: Sequence[str] = ()
+    items: Sequence[ItemFeatures] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +192,7 @@ class SimilarRequest:
     filters: tuple[Filter, ...] = ()
     exclude_item_ids: Sequence[str] = ()
     fields: tuple[str, ...] = ()
+    budget: Budget = NO_LIMIT
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +202,7 @@ class EmbedRequest:
     queries: Sequence[UserQuery]
     objective: str = ""
     time_us: int = 0
+    budget: Budget = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +227,23 @@ class Candidates:
     scores: FloatArray
     interests: npt.NDArray[np.int32]
     counts: IntArray
+
+
+@dataclass(slots=True)
+class Slates:
+    """What to show, slate after slate, and why; arrays parallel to the candidates.
+
+    values: [n] float32. chances: [n, T] float32, T = 0 without a value model. retrieval_ranks,
+    value_ranks: [n] int64, from 0 within the slate's candidates. reasons: [n] int64, into
+    serving/rank/slate.py's REASONS.
+    """
+
+    candidates: Candidates
+    values: FloatArray
+    chances: FloatArray
+    retrieval_ranks: IntArray
+    value_ranks: IntArray
+    reasons: IntArray
+    errors: Sequence[PartError] = ()
+    left_out: tuple[str, ...] = ()
+    """Of serving/rank/costs.py's DEGRADATIONS, what was skipped to meet the deadline."""

@@ -8,6 +8,7 @@ PenchantError
  │   └─ BadVector          wrong dimension, NaN or Inf                   INVALID_ARGUMENT
  ├─ Overloaded             shed; safe to retry after `retry_after`       RESOURCE_EXHAUSTED
  ├─ DeadlineExceeded       the caller's deadline passed                  DEADLINE_EXCEEDED
+ ├─ Cancelled              the caller has gone                           CANCELLED
  ├─ StoreUnavailable       the store cannot be read or written           UNAVAILABLE
  ├─ ServerUnavailable      no server answers (raised by the client only) UNAVAILABLE
  ├─ BundleRejected         (model/errors.py)                             FAILED_PRECONDITION
@@ -60,6 +61,10 @@ class Overloaded(PenchantError):
 
 class DeadlineExceeded(PenchantError):
     """The caller's deadline passed before there was an answer."""
+
+
+class Cancelled(PenchantError):
+    """The caller has gone, and with it the need of an answer."""
 
 
 class StoreUnavailable(PenchantError):

@@ -10,14 +10,19 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from model.bundle import Bundle
 from model.errors import BundleRejected
-from serving.encoder import UserTower
+from serving.domain import AnyOf
+from serving.encoder import ItemTower, UserTower
 from serving.index.base import DeviceName, IndexName
-from serving.index.choice import open_index
+from serving.index.choice import open_index, quick_index
 from serving.index.filters import FilterIndex
+from serving.profiles import Profiles
+from serving.rank.value import ValueRanker
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 CACHED_IDS = 1 << 16
@@ -49,9 +54,17 @@ class Generation:
         self._rows: dict[str, int] = {}
         self._ids: list[str | None] = [None] * bundle.items.num_items
         self._num_ids = 0
-        self.tower = UserTower(bundle, threads=onnx_threads)
+        profiles = Profiles(bundle)
+        self.tower = UserTower(bundle, profiles, threads=onnx_threads)
+        self.item_tower = ItemTower(bundle, threads=onnx_threads)
+        self.value = (
+            ValueRanker(bundle, bundle.value, profiles, threads=onnx_threads)
+            if bundle.value is not None
+            else None
+        )
         active = self.vectors[: bundle.items.num_active]
         self.index = open_index(bundle, active, index, device)
+        self.quick_index = quick_index(self.index)
         bundle.require_in_place()  # tower and index are open now, too
         self.filters = FilterIndex(bundle.items, bundle.schema)
         self.event_codes = bundle.event_codes
@@ -63,6 +76,7 @@ class Generation:
         # Circle -1 (none) is kept as the last name, which numpy's indexing then finds by itself.
         self.circle_names: list[str] = [*bundle.circles["name"].to_pylist(), ""]
         self._circle_of_row = bundle.items.table["circle"].to_numpy().astype(np.int32)
+        self._codes: dict[str, Int32] = {"circle": self._circle_of_row}
         self._columns: dict[str, pa.DataType] = {
             name: bundle.items.table.schema.field(name).type
             for name in ("kind", "title", *self.schema.item_features)
@@ -74,6 +88,29 @@ class Generation:
     def columns(self) -> Sequence[str]:
         """The item columns that an answer may carry."""
         return tuple(self._columns)
+
+    @property
+    def groupable(self) -> Sequence[str]:
+        """The columns that a slate may cap: `circle`, and each filterable category."""
+        return "circle", *(
+            name for name, one in self.schema.filterable().items() if one.type == "category"
+        )
+
+    def codes_of(self, name: str) -> Int32:
+        """[N] a number for each row's value of one of `groupable`, -1 for none; made once."""
+        codes = self._codes.get(name)
+        if codes is None:
+            values = self.items.table[name].combine_chunks().dictionary_encode()
+            numbers = pc.fill_null(values.indices, -1)
+            codes = numbers.to_numpy(zero_copy_only=False).astype(np.int32)
+            self._codes[name] = codes
+        return codes
+
+    def kind_mask(self, kind: str) -> npt.NDArray[np.bool_]:
+        """[num_active] the rows of one kind."""
+        bitmap = self.filters.bitmap((AnyOf("kind", (kind,)),))
+        assert bitmap is not None
+        return bitmap.mask
 
     def event_codes_of(self, names: Sequence[str]) -> Int64:
         """The user tower's code of each event name; 0 for those that enter no history."""

@@ -1,7 +1,8 @@
 """The hot path: who asks → interests → search → candidates. Arrays from end to end.
 
 Takes checked requests (serving/validate.py) of one batch and answers them together: one call of
-the tower, one search for each distinct filter. Knows no protos, threads or deadlines.
+the tower, one search for each distinct filter. Ranking comes after it (serving/rank/ranker.py).
+Knows no protos and no threads.
 """
 
 import time
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.histories import known_times, whole_days
 from model.merge import merge_interests
-from serving.domain import Candidates, EmbedRequest, Filter, RetrieveRequest, SimilarRequest
-from serving.errors import StoreUnavailable, UnknownItem
+from serving.domain import AnyOf, Candidates, EmbedRequest, Filter, RetrieveRequest, SimilarRequest
+from serving.errors import Cancelled, StoreUnavailable, UnknownItem
 from serving.generation import Generation
 from serving.index.base import Bitmap
-from serving.readers import NOTHING, Reader, Readers
+from serving.rank.costs import Costs, new_costs
+from serving.readers import NOTHING, Reader, Readers, times_as_trained
+from serving.stages import stage
 from serving.store.base import UserStore
 
 Float32 = npt.NDArray[np.float32]
@@ -32,47 +34,81 @@ _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 class Answer:
     """What a batch gives one request; `readers` and `vectors` have one entry a query.
 
-    vectors: each [M, D] float32. candidates: None for a request that asked for none.
+    vectors: each [M, D] float32. now: [Q] UTC µs, the moment that is answered for. candidates: None
+    for a request that asked for none. left_out: what was skipped to meet the deadline.
     """
 
     generation: Generation
     readers: list[Reader]
     vectors: list[Float32]
+    now: Int64
     candidates: Candidates | None
+    left_out: tuple[str, ...] = ()
 
 
 class Pipeline:
     """Answers batches from one generation and one store."""
 
-    def __init__(self, generation: Generation, store: UserStore) -> None:
-        self.generation = generation
+    def __init__(
+        self, generation: Generation, store: UserStore, costs: Costs | None = None
+    ) -> None:
+        """costs: where the time that batches take is put down, and read."""
+        self.generation, self._costs = generation, costs or new_costs()
         self._readers = Readers(generation, store)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """One answer a request; StoreUnavailable or UnknownItem for those that have none."""
+        began, clock = time.perf_counter(), time.time_ns() // 1000
         answers: list[Answer | Exception] = []
-        for request in requests:
-            try:
-                if isinstance(request, SimilarRequest):
-                    answers.append(Answer(self.generation, [], [], self._similar(request)))
-                    continue
-                readers = [
-                    self._readers.read(query, i, request) for i, query in enumerate(request.queries)
-                ]
-            except (StoreUnavailable, UnknownItem) as error:
-                answers.append(error)
-                continue
-            given = [_NO_VECTORS if q.vectors is None else q.vectors for q in request.queries]
-            answers.append(Answer(self.generation, readers, given, None))
-        self._encode(requests, answers)
-        groups: dict[tuple[tuple[Filter, ...], int], list[tuple[RetrieveRequest, Answer]]] = {}
+        with stage("read"):
+            answers.extend(self._read(request, clock) for request in requests)
+        with stage("encode"):
+            self._encode(requests, answers)
+        with stage("search"):
+            self._find(requests, answers)
+        num_queries = sum(len(answer.readers) for answer in answers if isinstance(answer, Answer))
+        if num_queries:
+            self._costs.find.observe(num_queries, time.perf_counter() - began)
+        return answers
+
+    def _read(self, request: Request, clock: int) -> Answer | Exception:
+        """The users of a request; for a search from items, its answer."""
+        if not request.budget.is_wanted():
+            return Cancelled("the caller has gone")
+        try:
+            if isinstance(request, SimilarRequest):
+                found = self._similar(request)
+                return Answer(self.generation, [], [], np.empty(0, np.int64), found)
+            readers = [
+                self._readers.read(query, i, request) for i, query in enumerate(request.queries)
+            ]
+        except (StoreUnavailable, UnknownItem) as error:
+            return error
+        given = [_NO_VECTORS if q.vectors is None else q.vectors for q in request.queries]
+        now = np.full(len(readers), request.time_us or clock)
+        return Answer(self.generation, readers, given, now, None)
+
+    def _find(self, requests: Sequence[Request], answers: Sequence[Answer | Exception]) -> None:
+        """Fill in the candidates of every request that asks for some."""
+        members: list[tuple[RetrieveRequest, Answer]] = []
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(request, RetrieveRequest) and isinstance(answer, Answer):
-                key = (request.filters, self._width(request.k))
-                groups.setdefault(key, []).append((request, answer))
-        for (filters, k), members in groups.items():
-            self._search(members, filters, k)
-        return answers
+                members.append((request, answer))
+        groups: dict[
+            tuple[tuple[Filter, ...], int, bool], list[tuple[RetrieveRequest, Answer]]
+        ] = {}
+        ends = time.monotonic() + self._costs.find.of(sum(len(r.queries) for r, _ in members))
+        for request, answer in members:
+            hurries = self.generation.quick_index is not None and request.budget.deadline < ends
+            if hurries:
+                answer.left_out = ("probes",)
+            key = (request.filters, self._width(request.k), hurries)
+            groups.setdefault(key, []).append((request, answer))
+        for (filters, k, hurries), some in groups.items():
+            self._search(some, filters, k, hurries=hurries)
+            for request, answer in some:
+                for kind, least in request.kinds:
+                    self._add_kind(request, answer, kind, least)
 
     def _similar(self, request: SimilarRequest) -> Candidates:
         """The neighbours of items or vectors. Raises UnknownItem for an id the bundle lacks."""
@@ -104,10 +140,8 @@ class Pipeline:
         """Fill in the interests of every query that gave no vectors, by one call of the tower."""
         readers: list[Reader] = []
         slots: list[tuple[Answer, int]] = []
-        times: list[Int64] = []
         now: list[int] = []
         objectives: list[int] = []
-        clock = time.time_ns() // 1000
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(request, SimilarRequest) or not isinstance(answer, Answer):
                 continue
@@ -116,16 +150,13 @@ class Pipeline:
                 if query.vectors is None:
                     readers.append(answer.readers[i])
                     slots.append((answer, i))
-                    now.append(request.time_us or clock)
-                    times.append(known_times(answer.readers[i].times, now[-1]))
+                    now.append(int(answer.now[i]))
                     objectives.append(objective)
         if not readers:
             return
-        moments = np.array(now, np.int64)
-        if self.generation.schema.time == "day":
-            # As in training, where all that is known of an event is its day: midnight to midnight.
-            moments = whole_days(moments)
-            times = [whole_days(moment) for moment in times]
+        times, moments = times_as_trained(
+            readers, np.array(now, np.int64), by_day=self.generation.schema.time == "day"
+        )
         interests = self.generation.tower.interests(
             [reader.rows for reader in readers],
             [reader.events for reader in readers],
@@ -142,6 +173,7 @@ class Pipeline:
         members: Sequence[tuple[RetrieveRequest, Answer]],
         filters: tuple[Filter, ...],
         k: int,
+        hurries: bool,
     ) -> None:
         """Search for the requests that share filters and k, and give each its candidates."""
         vectors: list[Float32] = []
@@ -150,12 +182,29 @@ class Pipeline:
             vectors += answer.vectors
             for query, reader in zip(request.queries, answer.readers, strict=True):
                 excluded.append(self._excluded(query.exclude_item_ids, request, reader))
-        rows, scores, interests = self._nearest(vectors, excluded, filters, k)
+        rows, scores, interests = self._nearest(vectors, excluded, filters, k, hurries)
         start = 0
         for request, answer in members:
             end = start + len(request.queries)
             answer.candidates = _flat(rows[start:end], scores[start:end], interests[start:end])
             start = end
+
+    def _add_kind(self, request: RetrieveRequest, answer: Answer, kind: str, least: int) -> None:
+        """Let every query of a request have `least` candidates of a kind, where there are such.
+
+        Those that the search for all kinds did not find come after it.
+        """
+        found = answer.candidates
+        assert found is not None
+        of_kind = self.generation.kind_mask(kind)[found.rows]
+        queries = np.repeat(np.arange(len(found.counts)), found.counts)
+        if np.bincount(queries[of_kind], minlength=len(found.counts)).min() >= least:
+            return
+        extra = Answer(answer.generation, answer.readers, answer.vectors, answer.now, None)
+        filters = (*request.filters, AnyOf("kind", (kind,)))
+        self._search([(request, extra)], filters, self._width(least), hurries=False)
+        assert extra.candidates is not None
+        answer.candidates = _together(found, extra.candidates)
 
     def _nearest(
         self,
@@ -163,32 +212,43 @@ class Pipeline:
         excluded: Sequence[Int64],
         filters: tuple[Filter, ...],
         k: int,
+        hurries: bool,
     ) -> tuple[Int64, Float32, npt.NDArray[np.int32]]:
         """Rows, scores and interests [Q, k] of Q queries with [M, D] vectors each; M may differ."""
         allowed = self.generation.filters.bitmap(filters)
         if len(vectors) == 1:
-            return self._nearest_even(vectors[0][np.newaxis], excluded, allowed, k)
+            return self._nearest_even(vectors[0][np.newaxis], excluded, allowed, k, hurries)
         if len({len(one) for one in vectors}) == 1:
-            return self._nearest_even(np.stack(vectors), excluded, allowed, k)
+            return self._nearest_even(np.stack(vectors), excluded, allowed, k, hurries)
         shape = (len(vectors), k)
         rows, scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
         interests = np.zeros(shape, np.int32)
         for num_interests in {len(one) for one in vectors}:
             places = [i for i, one in enumerate(vectors) if len(one) == num_interests]
             rows[places], scores[places], interests[places] = self._nearest_even(
-                np.stack([vectors[i] for i in places]), [excluded[i] for i in places], allowed, k
+                np.stack([vectors[i] for i in places]),
+                [excluded[i] for i in places],
+                allowed,
+                k,
+                hurries,
             )
         return rows, scores, interests
 
     def _nearest_even(
-        self, vectors: Float32, excluded: Sequence[Int64], allowed: Bitmap | None, k: int
+        self,
+        vectors: Float32,
+        excluded: Sequence[Int64],
+        allowed: Bitmap | None,
+        k: int,
+        hurries: bool,
     ) -> tuple[Int64, Float32, npt.NDArray[np.int32]]:
         """As `_nearest`, for vectors [Q, M, D]."""
         num_queries, num_interests, dim = vectors.shape
         out = None
         if any(len(rows) for rows in excluded):
             out = [rows for rows in excluded for _ in range(num_interests)]
-        rows, scores = self.generation.index.search(
+        quick = self.generation.quick_index if hurries else None
+        rows, scores = (quick or self.generation.index).search(
             vectors.reshape(-1, dim), k, allowed=allowed, excluded=out
         )
         if num_interests == 1:
@@ -218,3 +278,17 @@ def _flat(rows: Int64, scores: Float32, interests: npt.NDArray[np.int32]) -> Can
         return Candidates(rows.ravel(), scores.ravel(), interests.ravel(), counts)
     found = rows >= 0
     return Candidates(rows[found], scores[found], interests[found], found.sum(axis=1))
+
+
+def _together(found: Candidates, extra: Candidates) -> Candidates:
+    """Each query's candidates, and after them those of `extra` that it does not have."""
+    owner, added = (np.repeat(np.arange(len(one.counts)), one.counts) for one in (found, extra))
+    num_rows = int(max(found.rows.max(initial=0), extra.rows.max(initial=0))) + 1
+    new = ~np.isin(added * num_rows + extra.rows, owner * num_rows + found.rows)
+    order = np.argsort(np.concatenate([owner, added[new]]), kind="stable")
+    return Candidates(
+        np.concatenate([found.rows, extra.rows[new]])[order],
+        np.concatenate([found.scores, extra.scores[new]])[order],
+        np.concatenate([found.interests, extra.interests[new]])[order],
+        found.counts + np.bincount(added[new], minlength=len(found.counts)),
+    )

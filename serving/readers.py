@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.histories import NO_TIME, is_read
+from model.histories import NO_TIME, is_read, known_times, whole_days
 from serving.domain import EmbedRequest, History, PartError, RetrieveRequest, UserQuery
 from serving.generation import Generation
 from serving.store.base import StoredHistory, UserStore
@@ -178,6 +178,23 @@ class Readers:
         ]
         reader.errors = errors[:MAX_ERRORS]
         return reader
+
+
+def times_as_trained(
+    readers: Sequence[Reader], now: Int64, *, by_day: bool
+) -> tuple[list[Int64], Int64]:
+    """The times of each reader's events, and the moments [Q] of asking, as the networks read them.
+
+    now: [Q] UTC µs. by_day: where all that is known of an event is its day, time goes from midnight
+    to midnight, as in training.
+    """
+    times = [
+        known_times(reader.times, moment)
+        for reader, moment in zip(readers, now.tolist(), strict=True)
+    ]
+    if not by_day:
+        return times, now
+    return [whole_days(one) for one in times], whole_days(now)
 
 
 def _num_until(times: Int64, until: int) -> int:

@@ -79,6 +79,40 @@ class Retrieved(Found):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recommended(Found):
+    """The answer of `recommend` and `rerank`: slates, best first, and why each item is where it is.
+
+    `scores` are those of retrieval.
+    """
+
+    values: npt.NDArray[np.float32]
+    """[n] the sum over heads of weight times chance; the score where there are no heads."""
+    chances: Mapping[str, npt.NDArray[np.float32]]
+    """Head → [n] its predicted chance; empty without a value model."""
+    retrieval_ranks: npt.NDArray[np.int64]
+    """[n] the item's place as it was retrieved, or in the caller's list, from 0."""
+    value_ranks: npt.NDArray[np.int64]
+    """[n] its place by value alone."""
+    reasons: list[str]
+    """[n] why it holds its place: `value`, `diversity` or `kind_share`."""
+    cold: npt.NDArray[np.bool_]
+    """[Q] True where nothing is known about the user."""
+    history_lengths: npt.NDArray[np.int64]
+    """[Q] how many of the user's events entered the answer."""
+    errors: Sequence[PartError] = ()
+    """What of the request was left aside, or could not be kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedItems:
+    """The answer of `embed_items`."""
+
+    vectors: npt.NDArray[np.float32]
+    """[N, D] in the order of the request."""
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
     """The answer of `embed_users`."""
 

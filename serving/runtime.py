@@ -1,4 +1,5 @@
-"""What one worker serves: the active generation, the store, and the batcher before the pipeline.
+"""What one worker serves: the active generation, the store, the batcher before the pipeline, and
+the ranker behind it.
 
 Opens and warms them up before the first request, and checks every request. Knows no gRPC.
 """
@@ -6,18 +7,42 @@ Opens and warms them up before the first request, and checks every request. Know
 import time
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from model.bundle import open_bundle
 from model.errors import BundleRejected
 from serving.batching import Batcher
 from serving.config import ServerConfig
-from serving.domain import EmbedRequest, RetrieveRequest, SimilarRequest
+from serving.domain import (
+    EmbedItemsRequest,
+    EmbedRequest,
+    RecommendRequest,
+    RerankRequest,
+    RetrieveRequest,
+    SimilarRequest,
+    Slates,
+)
 from serving.generation import Generation
 from serving.index.choice import require_available
 from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline, Request
+from serving.rank.costs import new_costs
+from serving.rank.given import given_candidates
+from serving.rank.ranker import Ranker, Wish, least_of
+from serving.stages import stage
 from serving.store.base import UserStore, store_path
 from serving.store.sqlite import SqliteStore
-from serving.validate import check_embed, check_page, check_retrieve, check_similar
+from serving.validate import (
+    check_embed,
+    check_embed_items,
+    check_page,
+    check_retrieve,
+    check_similar,
+)
+from serving.validate_ranking import check_recommend, check_rerank
+
+Float32 = npt.NDArray[np.float32]
 
 MAX_BATCH_QUERIES = 64
 """Queries computed together at most; a request with more is a batch of its own."""
@@ -44,19 +69,52 @@ class Runtime:
             onnx_threads=config.onnx_threads,
         )
         self.store: UserStore = SqliteStore(store_path(config.state))
-        self._pipeline = Pipeline(self.generation, self.store)
+        costs = new_costs()
+        self._pipeline = Pipeline(self.generation, self.store, costs)
+        self._ranker = Ranker(self.generation, costs, diversity=config.diversity)
+        self._costs, self._candidates = costs, config.candidates
         self._batcher: Batcher[Request, Answer] = Batcher(self._compute, max_size=MAX_BATCH_QUERIES)
         self.generation.warm_up()
         BUNDLE.labels(self.generation.version, self.generation.schema.name).set(1)
         self.ready_at = time.monotonic()
 
-    def retrieve(self, request: RetrieveRequest, *, deadline: float) -> Answer:
-        """Candidates of each query; deadline on time.monotonic()'s clock.
+    def retrieve(self, request: RetrieveRequest) -> Answer:
+        """Candidates of each query.
 
-        Raises BadRequest, StoreUnavailable and DeadlineExceeded.
+        Raises BadRequest, StoreUnavailable, and as the request's budget has it DeadlineExceeded or
+        Cancelled.
         """
         check_retrieve(request, self.limits, self.generation)
-        return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
+        return self._submit(request, len(request.queries))
+
+    def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
+        """What to show to each query's user; raises as `retrieve` does."""
+        check_recommend(request, self.limits, self.generation)
+        answer = self._submit(self._retrieval(request), len(request.queries))
+        return answer, self._ranked(answer, request)
+
+    def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
+        """The caller's candidates, ranked and arranged; raises as `retrieve` does."""
+        check_rerank(request, self.limits, self.generation)
+        embed = EmbedRequest(
+            queries=request.queries,
+            objective=request.objective,
+            time_us=request.time_us,
+            budget=request.budget,
+        )
+        answer = self._submit(embed, len(request.queries))
+        answer.candidates, places, errors = given_candidates(
+            request, answer.vectors, self.generation
+        )
+        slates = self._ranked(answer, request)
+        # Ranks count within the caller's list, with what was left aside in it.
+        starts = np.repeat(
+            np.cumsum(answer.candidates.counts) - answer.candidates.counts,
+            slates.candidates.counts,
+        )
+        slates.retrieval_ranks = places[starts + slates.retrieval_ranks]
+        slates.errors = [*errors, *slates.errors]
+        return answer, slates
 
     def rehearse(self, request: RetrieveRequest) -> Answer:
         """As `retrieve`, past the batcher and what it counts: for warming up."""
@@ -66,16 +124,33 @@ class Runtime:
             raise answer
         return answer
 
-    def embed(self, request: EmbedRequest, *, deadline: float) -> Answer:
+    def embed(self, request: EmbedRequest) -> Answer:
         """Interests of each query; raises as `retrieve` does."""
         check_embed(request, self.limits, self.generation)
-        return self._batcher.submit(request, size=len(request.queries), deadline=deadline)
+        return self._submit(request, len(request.queries))
 
-    def similar(self, request: SimilarRequest, *, deadline: float) -> Answer:
+    def embed_items(self, request: EmbedItemsRequest) -> Float32:
+        """Vectors [N, D] of the bundle's items, or of others by their features.
+
+        Raises BadRequest and UnknownItem.
+        """
+        rows = check_embed_items(request, self.limits, self.generation)
+        if request.item_ids:
+            return self.generation.vectors[rows]
+        with stage("encode"):
+            return self.generation.item_tower.vectors(
+                [item.kind for item in request.items], [item.features for item in request.items]
+            )
+
+    def similar(self, request: SimilarRequest) -> Answer:
         """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
         check_similar(request, self.limits, self.generation)
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
-        return self._batcher.submit(request, size=size, deadline=deadline)
+        return self._submit(request, size)
+
+    def answered(self, num_items: int, seconds: float) -> None:
+        """Put down what it took to pack an answer of so many ranked items."""
+        self._costs.answer.observe(num_items, seconds)
 
     def list_users(self, page_size: int, page_token: str) -> list[tuple[int, str, int]]:
         """A page of the store's users. Raises BadRequest and StoreUnavailable."""
@@ -85,6 +160,38 @@ class Runtime:
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
+
+    def _submit(self, request: Request, size: int) -> Answer:
+        return self._batcher.submit(request, size=size, deadline=request.budget.deadline)
+
+    def _retrieval(self, request: RecommendRequest) -> RetrieveRequest:
+        """The candidates that a recommendation is made of."""
+        num_candidates = request.num_candidates or max(self._candidates, request.k)
+        return RetrieveRequest(
+            queries=request.queries,
+            k=num_candidates,
+            filters=request.filters,
+            objective=request.objective,
+            exclude_seen=not request.include_seen,
+            time_us=request.time_us,
+            kinds=tuple(
+                # Of as many candidates as the slate of the kind alone would have.
+                (kind.kind, least_of(kind.share, num_candidates))
+                for kind in request.slate.kinds
+            ),
+            budget=request.budget,
+        )
+
+    def _ranked(self, answer: Answer, request: RecommendRequest | RerankRequest) -> Slates:
+        assert answer.candidates is not None
+        return self._ranker.rank(
+            answer.candidates,
+            answer.readers,
+            answer.vectors,
+            Wish(k=request.k, weights=request.weights, slate=request.slate),
+            now=answer.now,
+            budget=request.budget,
+        )
 
     def _compute(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
         answers = self._pipeline.answer(requests)

@@ -11,6 +11,7 @@ from model.errors import BundleRejected, PenchantError
 from serving.errors import (
     BadRequest,
     BadVector,
+    Cancelled,
     DeadlineExceeded,
     InternalError,
     Overloaded,
@@ -33,6 +34,7 @@ TABLE: dict[type[PenchantError], tuple[str, grpc.StatusCode]] = {
     BadVector: ("BAD_VECTOR", grpc.StatusCode.INVALID_ARGUMENT),
     Overloaded: ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED),
     DeadlineExceeded: ("DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED),
+    Cancelled: ("CANCELLED", grpc.StatusCode.CANCELLED),
     StoreUnavailable: ("STORE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE),
     ServerUnavailable: ("SERVER_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE),
     BundleRejected: ("BUNDLE_REJECTED", grpc.StatusCode.FAILED_PRECONDITION),
@@ -62,6 +64,12 @@ def to_status(error: PenchantError) -> tuple[grpc.StatusCode, types_pb2.ErrorDet
         message=_cut(str(error)),
         retry_after_ms=int(error.retry_after * 1000) if isinstance(error, Overloaded) else 0,
     )
+
+
+def retry_pushback(detail: types_pb2.ErrorDetail) -> tuple[str, str]:
+    """The trailing metadata that tells any gRPC client when to try a refused call again by itself:
+    after that time where there is one, otherwise not at all, as the answer would be the same."""
+    return ("grpc-retry-pushback-ms", str(detail.retry_after_ms or -1))
 
 
 def _cut(message: str) -> str:

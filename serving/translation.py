@@ -5,7 +5,7 @@ The server's side is serving/servicer.py.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
@@ -16,16 +16,20 @@ from serving.domain import (
     FeatureValue,
     Filter,
     FloatArray,
+    ItemFeatures,
     Not,
     PartError,
     Range,
+    SlateRules,
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
 from serving.results import (
     ColumnValues,
     Embedded,
+    EmbeddedItems,
     Found,
+    Recommended,
     Retrieved,
     ServerStatus,
     ShownHistory,
@@ -50,6 +54,25 @@ class RetrieveOptions(TypedDict, total=False):
     fields: Sequence[str]
     num_history: int
     time_us: int
+
+
+class RerankOptions(TypedDict, total=False):
+    """What `rerank` may be told; meanings as in retrieval_service.proto. k: all unless given."""
+
+    k: int
+    objective: str
+    fields: Sequence[str]
+    time_us: int
+    weights: Mapping[str, float]
+    slate: SlateRules
+
+
+class RecommendOptions(RerankOptions, total=False):
+    """What `recommend` may be told; meanings as in retrieval_service.proto. k: 20 unless given."""
+
+    num_candidates: int
+    filters: Sequence[Filter]
+    include_seen: bool
 
 
 class SimilarOptions(TypedDict, total=False):
@@ -93,6 +116,78 @@ def retrieve_call(users: Users, options: RetrieveOptions) -> Call[Retrieved]:
         request,
         retrieval_service_pb2.RetrieveResponse,
         _retrieved,
+    )
+
+
+def recommend_call(users: Users, options: RecommendOptions) -> Call[Recommended]:
+    """Recommend. Raises BadRequest for what no message can say."""
+    rest: dict[str, Any] = dict(options)
+    request = _built(
+        retrieval_service_pb2.RecommendRequest,
+        queries=_users(users),
+        filters=_filters(rest.pop("filters", ())),
+        k=rest.pop("k", DEFAULT_K),
+        **_ranking(rest),
+    )
+    return Call(
+        "/interest.v1.RetrievalService/Recommend",
+        request,
+        retrieval_service_pb2.RecommendResponse,
+        _recommended,
+    )
+
+
+def rerank_call(
+    users: Users, item_ids: Sequence[str] | Sequence[Sequence[str]], options: RerankOptions
+) -> Call[Recommended]:
+    """Rerank. Raises BadRequest for what no message can say."""
+    one = isinstance(users, str | UserQuery)
+    lists = cast("Sequence[Sequence[str]]", [item_ids] if one else item_ids)
+    for candidates in lists:
+        if isinstance(candidates, str):
+            given = "a list of items" if one else "a list of items for each user"
+            raise BadRequest(f"{candidates!r:.80} is one string; give {given}", field="item_ids")
+    request = _built(
+        retrieval_service_pb2.RerankRequest,
+        queries=_users(users),
+        item_ids=[item_id for candidates in lists for item_id in candidates],
+        counts=[len(candidates) for candidates in lists],
+        **_ranking(dict(options)),
+    )
+    return Call(
+        "/interest.v1.RetrievalService/Rerank",
+        request,
+        retrieval_service_pb2.RecommendResponse,
+        _recommended,
+    )
+
+
+def embed_items_call(items: str | Sequence[str | ItemFeatures]) -> Call[EmbeddedItems]:
+    """EmbedItems, by ids or by features. Raises BadRequest for what no message can say."""
+    batch = [items] if isinstance(items, str) else list(items)
+    ids = [item for item in batch if isinstance(item, str)]
+    described = [item for item in batch if isinstance(item, ItemFeatures)]
+    if ids and described:
+        raise BadRequest("give ids or features, not both", field="items")
+    request = _built(
+        retrieval_service_pb2.EmbedItemsRequest,
+        item_ids=ids,
+        items=[
+            retrieval_service_pb2.ItemFeatures(
+                kind=item.kind,
+                features=[_feature(name, value) for name, value in item.features.items()],
+            )
+            for item in described
+        ],
+    )
+    return Call(
+        "/interest.v1.RetrievalService/EmbedItems",
+        request,
+        retrieval_service_pb2.EmbedItemsResponse,
+        lambda response: EmbeddedItems(
+            vectors=np.frombuffer(response.vectors.data, "<f4").reshape(-1, response.vectors.dim),
+            source=_source(response.info),
+        ),
     )
 
 
@@ -155,6 +250,30 @@ def list_users_call(page_size: int, page_token: str) -> Call[UserPage]:
             next_page_token=response.next_page_token,
         ),
     )
+
+
+def _ranking(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of ranking as a message has them; the others stay as they are."""
+    weights, slate = options.pop("weights", {}), options.pop("slate", SlateRules())
+    return {
+        **options,
+        "weights": [
+            _built(retrieval_service_pb2.ValueWeight, head=head, weight=weight)
+            for head, weight in weights.items()
+        ],
+        "slate": _built(
+            retrieval_service_pb2.Slate,
+            diversity=slate.diversity,
+            caps=[
+                _built(retrieval_service_pb2.Cap, field=cap.field, most=cap.most)
+                for cap in slate.caps
+            ],
+            kinds=[
+                _built(retrieval_service_pb2.KindShare, kind=kind.kind, share=kind.share)
+                for kind in slate.kinds
+            ],
+        ),
+    }
 
 
 _LISTS = ("fields", "item_ids", "exclude_item_ids")
@@ -254,8 +373,27 @@ def _retrieved(response: retrieval_service_pb2.RetrieveResponse) -> Retrieved:
     )
 
 
+def _recommended(response: retrieval_service_pb2.RecommendResponse) -> Recommended:
+    why = response.provenance
+    heads, reasons = list(why.heads), list(why.reason_names)
+    chances = np.array(why.chances, np.float32).reshape(-1, max(len(heads), 1))
+    return Recommended(
+        **_found(response),
+        values=np.array(why.values, np.float32),
+        chances={head: chances[:, i] for i, head in enumerate(heads)},
+        retrieval_ranks=np.array(why.retrieval_ranks, np.int64),
+        value_ranks=np.array(why.value_ranks, np.int64),
+        reasons=[reasons[reason] for reason in why.reasons],
+        cold=np.array(response.cold, np.bool_),
+        history_lengths=np.array(response.history_lengths, np.int64),
+        errors=_errors(response.errors),
+    )
+
+
 def _found(
-    response: retrieval_service_pb2.RetrieveResponse | retrieval_service_pb2.FindSimilarResponse,
+    response: retrieval_service_pb2.RetrieveResponse
+    | retrieval_service_pb2.RecommendResponse
+    | retrieval_service_pb2.FindSimilarResponse,
 ) -> dict[str, Any]:
     """The fields of Found."""
     candidates = response.candidates

@@ -4,14 +4,19 @@ Each check raises BadRequest (or a kind of it) that names the field, says what w
 allowed. Knows limits and the schema of the active generation; no protos.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from model.schema import KINDS, Feature
 from serving.config import Limits
 from serving.domain import (
     AnyOf,
+    EmbedItemsRequest,
     EmbedRequest,
+    FeatureValue,
     Filter,
     FloatArray,
     History,
@@ -21,32 +26,51 @@ from serving.domain import (
     SimilarRequest,
     UserQuery,
 )
-from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField
+from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField, UnknownItem
 from serving.generation import Generation
+
+Features = Mapping[str, FeatureValue]
 
 
 def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
-    _check_k(request.k, limits)
-    _check_objective(request.objective, limits, generation)
-    _check_queries(request.queries, limits, generation)
-    num_interests = generation.bundle.num_interests
-    _check_search(
-        sum(num_interests if q.vectors is None else len(q.vectors) for q in request.queries),
-        request.k,
-        limits,
-    )
+    check_k(request.k, limits)
+    check_objective(request.objective, limits, generation)
+    check_queries(request.queries, limits, generation)
+    check_search(num_vectors(request.queries, generation), request.k, limits)
     if request.filters:
-        _check_filters(request.filters, limits, generation)
+        check_filters(request.filters, limits, generation)
     if request.fields:
-        _check_fields(request.fields, limits, generation)
-    _between("num_history", request.num_history, 0, limits.max_history)
-    _check_time(request.time_us)
+        check_fields(request.fields, limits, generation)
+    between("num_history", request.num_history, 0, limits.max_history)
+    check_time(request.time_us)
+
+
+def check_embed_items(
+    request: EmbedItemsRequest, limits: Limits, generation: Generation
+) -> npt.NDArray[np.int64]:
+    """The rows of the request's item_ids. Raises BadRequest, naming the field, and UnknownItem."""
+    if bool(len(request.item_ids)) == bool(len(request.items)):
+        raise BadRequest("give either item_ids or items", field="item_ids")
+    between("item_ids", len(request.item_ids), 0, limits.max_items, unit="items")
+    check_ids(request.item_ids, "item_ids", limits)
+    rows = generation.rows_of(request.item_ids)
+    for i in np.flatnonzero(rows < 0).tolist():
+        raise UnknownItem(f"no item {request.item_ids[i]!r} in the bundle", field=f"item_ids[{i}]")
+    between("items", len(request.items), 0, limits.max_items, unit="items")
+    for i, item in enumerate(request.items):
+        if item.kind not in KINDS:
+            raise BadRequest(
+                f"no kind {item.kind!r:.80}; kinds: {', '.join(KINDS)}", field=f"items[{i}].kind"
+            )
+        declared = generation.schema.item_features
+        _check_features(item.features, declared, f"items[{i}].features", limits, of="item")
+    return rows
 
 
 def check_page(page_size: int, page_token: str, limits: Limits) -> int:
     """The user number that a page begins after. Raises BadRequest, naming the field."""
-    _between("page_size", page_size, 1, limits.max_page, unit="users")
+    between("page_size", page_size, 1, limits.max_page, unit="users")
     if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 19):
         raise BadRequest(
             "not a token of this server; give the next_page_token of the page before",
@@ -57,42 +81,43 @@ def check_page(page_size: int, page_token: str, limits: Limits) -> int:
 
 def check_embed(request: EmbedRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
-    _check_objective(request.objective, limits, generation)
-    _check_queries(request.queries, limits, generation)
+    check_objective(request.objective, limits, generation)
+    check_queries(request.queries, limits, generation)
     for i, query in enumerate(request.queries):
         if query.vectors is not None:
             raise BadRequest(
                 "EmbedUsers makes vectors; give user_id or history", field=f"queries[{i}].vectors"
             )
-    _check_time(request.time_us)
+    check_time(request.time_us)
 
 
 def check_similar(request: SimilarRequest, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
-    _check_k(request.k, limits)
+    check_k(request.k, limits)
     if bool(len(request.item_ids)) == (request.vectors is not None):
         raise BadRequest("give either item_ids or vectors", field="item_ids")
     if request.vectors is not None:
         _check_vectors(request.vectors, "vectors", limits.max_queries, generation)
-    _check_search(
+    check_search(
         max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors)),
         request.k,
         limits,
     )
-    _between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
-    _check_ids(request.item_ids, "item_ids", limits)
-    _between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
-    _check_ids(request.exclude_item_ids, "exclude_item_ids", limits)
-    _check_filters(request.filters, limits, generation)
-    _check_fields(request.fields, limits, generation)
+    between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
+    check_ids(request.item_ids, "item_ids", limits)
+    between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
+    check_ids(request.exclude_item_ids, "exclude_item_ids", limits)
+    check_filters(request.filters, limits, generation)
+    check_fields(request.fields, limits, generation)
 
 
-def _check_k(k: int, limits: Limits) -> None:
+def check_k(k: int, limits: Limits) -> None:
+    """Raise BadRequest for how many items are asked for."""
     if not 1 <= k <= limits.max_k:
         raise BadRequest(f"k = {k} is not allowed; allowed: 1 to {limits.max_k}", field="k")
 
 
-def _check_search(num_vectors: int, k: int, limits: Limits) -> None:
+def check_search(num_vectors: int, k: int, limits: Limits) -> None:
     """The rows that a search makes, [num_vectors, k], are what a request costs in memory."""
     if num_vectors * k > limits.max_search:
         raise BadRequest(
@@ -102,7 +127,14 @@ def _check_search(num_vectors: int, k: int, limits: Limits) -> None:
         )
 
 
-def _check_objective(objective: str, limits: Limits, generation: Generation) -> None:
+def num_vectors(queries: Sequence[UserQuery], generation: Generation) -> int:
+    """How many vectors a search for these queries has."""
+    each = generation.bundle.num_interests
+    return sum(each if query.vectors is None else len(query.vectors) for query in queries)
+
+
+def check_objective(objective: str, limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest for an objective that the bundle lacks."""
     _check_length(objective, "objective", limits.max_id_bytes)
     if objective and objective not in generation.objectives:
         raise BadRequest(
@@ -111,8 +143,9 @@ def _check_objective(objective: str, limits: Limits, generation: Generation) -> 
         )
 
 
-def _check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Generation) -> None:
-    _between("queries", len(queries), 1, limits.max_queries, unit="queries")
+def check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest for queries that say nothing, or two things."""
+    between("queries", len(queries), 1, limits.max_queries, unit="queries")
     for i, query in enumerate(queries):
         where = f"queries[{i}]"
         given = bool(query.user_id) + (query.history is not None) + (query.vectors is not None)
@@ -122,7 +155,7 @@ def _check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Gen
             )
         if query.user_id:
             if len(query.user_id) > limits.max_id_bytes // 4:
-                _check_ids([query.user_id], f"{where}.user_id", limits)
+                check_ids([query.user_id], f"{where}.user_id", limits)
         elif query.history is not None:
             _check_history(query.history, f"{where}.history", limits, generation)
         elif query.vectors is not None:
@@ -131,14 +164,14 @@ def _check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Gen
             _check_profile(query, f"{where}.profile", limits, generation)
         if query.exclude_item_ids:
             where = f"{where}.exclude_item_ids"
-            _between(where, len(query.exclude_item_ids), 0, limits.max_excluded, unit="items")
-            _check_ids(query.exclude_item_ids, where, limits)
+            between(where, len(query.exclude_item_ids), 0, limits.max_excluded, unit="items")
+            check_ids(query.exclude_item_ids, where, limits)
 
 
 def _check_history(history: History, where: str, limits: Limits, generation: Generation) -> None:
     num_events = len(history.item_ids)
-    _between(f"{where}.item_ids", num_events, 0, limits.max_history, unit="events")
-    _check_ids(history.item_ids, f"{where}.item_ids", limits)
+    between(f"{where}.item_ids", num_events, 0, limits.max_history, unit="events")
+    check_ids(history.item_ids, f"{where}.item_ids", limits)
     for name, values in (("events", history.events), ("timestamps_us", history.timestamps_us)):
         if len(values) not in (0, num_events):
             raise BadRequest(
@@ -156,8 +189,8 @@ def _check_history(history: History, where: str, limits: Limits, generation: Gen
     if len(times) and bool((np.diff(times) < 0).any()):
         raise BadRequest("give the history oldest first", field=f"{where}.timestamps_us")
     if len(times):
-        _check_time(int(times[0]), f"{where}.timestamps_us[0]")
-        _check_time(int(times[-1]), f"{where}.timestamps_us[{len(times) - 1}]")
+        check_time(int(times[0]), f"{where}.timestamps_us[0]")
+        check_time(int(times[-1]), f"{where}.timestamps_us[{len(times) - 1}]")
 
 
 def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Generation) -> None:
@@ -167,7 +200,7 @@ def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Gener
         raise BadVector(
             f"vectors of dimension {dim}; this bundle's have {generation.bundle.dim}", field=where
         )
-    _between(where, len(vectors), 1, most, unit="vectors")
+    between(where, len(vectors), 1, most, unit="vectors")
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise BadVector(f"vector {broken[0]} holds NaN or infinity", field=where)
@@ -177,11 +210,17 @@ def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Gen
     if query.history is None:
         raise BadRequest("a profile goes with a history given in the request", field=where)
     declared = generation.schema.user_features
-    for name, value in query.profile.items():
+    _check_features(query.profile, declared, where, limits, of="user")
+
+
+def _check_features(
+    features: Features, declared: Mapping[str, Feature], where: str, limits: Limits, *, of: str
+) -> None:
+    for name, value in features.items():
         feature = declared.get(name)
         if feature is None:
             raise UnknownField(
-                f"no user feature {name!r:.80}; declared: {', '.join(declared) or 'none'}",
+                f"no {of} feature {name!r:.80}; declared: {', '.join(declared) or 'none'}",
                 field=where,
             )
         if isinstance(value, np.ndarray):
@@ -195,21 +234,24 @@ def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Gen
         elif isinstance(value, str):
             given = "text" if feature.type == "text" else "category"
             if given == "category" and value:
-                _check_ids([value], where, limits)
+                check_ids([value], where, limits)
             elif given == "text":
                 _check_length(value, where, limits.max_text_bytes)
         elif isinstance(value, float | int):
             given = "number"
+            if not math.isfinite(value):
+                raise BadRequest(f"{name!r} is {value}; leave out what is not known", field=where)
         else:
             given = "categories"
-            _between(where, len(value), 0, limits.max_values, unit="values")
-            _check_ids(list(map(str, value)), where, limits)
+            between(where, len(value), 0, limits.max_values, unit="values")
+            check_ids(list(map(str, value)), where, limits)
         if given != feature.type:
             raise BadRequest(f"{name!r} is of type {feature.type}, not {given}", field=where)
 
 
-def _check_filters(filters: Sequence[Filter], limits: Limits, generation: Generation) -> None:
-    _between("filters", len(filters), 0, limits.max_filters, unit="filters")
+def check_filters(filters: Sequence[Filter], limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest for filters that no column answers."""
+    between("filters", len(filters), 0, limits.max_filters, unit="filters")
     for i, filter_ in enumerate(filters):
         _check_filter(filter_, f"filters[{i}]", limits)
     generation.filters.check(filters)
@@ -225,8 +267,8 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
     _check_length(filter_.field, f"{where}.{part}.field", limits.max_id_bytes)
     if isinstance(filter_, AnyOf):
         where = f"{where}.any_of.values"
-        _between(where, len(filter_.values), 1, limits.max_values, unit="values")
-        _check_ids(filter_.values, where, limits)
+        between(where, len(filter_.values), 1, limits.max_values, unit="values")
+        check_ids(filter_.values, where, limits)
     elif isinstance(filter_, Range):
         ends = [end for end in (filter_.min, filter_.max) if end is not None]
         if not ends or np.isnan(ends).any() or (len(ends) == 2 and ends[0] > ends[1]):
@@ -236,8 +278,9 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
             )
 
 
-def _check_fields(fields: Sequence[str], limits: Limits, generation: Generation) -> None:
-    _between("fields", len(fields), 0, limits.max_fields, unit="fields")
+def check_fields(fields: Sequence[str], limits: Limits, generation: Generation) -> None:
+    """Raise BadRequest for columns that no item has."""
+    between("fields", len(fields), 0, limits.max_fields, unit="fields")
     for i, name in enumerate(fields):
         _check_length(name, f"fields[{i}]", limits.max_id_bytes)
         if name not in generation.columns:
@@ -247,7 +290,8 @@ def _check_fields(fields: Sequence[str], limits: Limits, generation: Generation)
             )
 
 
-def _check_ids(ids: Sequence[str], where: str, limits: Limits) -> None:
+def check_ids(ids: Sequence[str], where: str, limits: Limits) -> None:
+    """Raise BadRequest for empty or too long ids."""
     most = limits.max_id_bytes
     for i, name in enumerate(ids):
         if not name:
@@ -262,13 +306,15 @@ def _check_length(text: str, where: str, most: int) -> None:
         raise BadRequest(f"longer than {most} bytes: {text[:40]!r}…", field=where)
 
 
-def _check_time(time_us: int, where: str = "time_us") -> None:
+def check_time(time_us: int, where: str = "time_us") -> None:
+    """Raise BadRequest for a moment that no calendar has."""
     most = 253_402_300_800_000_000  # the year 10000, beyond which Arrow and Python have no dates
     if not -most <= time_us <= most:
         raise BadRequest(f"{time_us} µs since 1970 is no time that a calendar has", field=where)
 
 
-def _between(where: str, number: int, least: int, most: int, unit: str = "") -> None:
+def between(where: str, number: int, least: int, most: int, unit: str = "") -> None:
+    """Raise BadRequest for a number outside its limits."""
     if not least <= number <= most:
         unit = f" {unit}" if unit else ""
         raise BadRequest(f"{number}{unit} are not allowed; allowed: {least} to {most}", field=where)

@@ -7,6 +7,7 @@ query (serving/index/probing.py). Where few rows are allowed at all, they are sc
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -80,6 +81,14 @@ class IvfIndex:
         self._residuals, self._widths = self._measure_lists()
         self._every_row = Bitmap(np.ones(self.num_rows, bool))
         self._known: WeakKeyDictionary[Bitmap, _Allowed] = WeakKeyDictionary()
+        self._share = 1.0
+
+    def quick(self, share: float) -> "IvfIndex":
+        """The same lists, of which a search reads this share only, those that promise most."""
+        index = copy(self)
+        index._share = share
+        index._plain = reading(max(round(self._setting.probes * share), 1))
+        return index
 
     @property
     def num_rows(self) -> int:
@@ -147,6 +156,9 @@ class IvfIndex:
         tuned = TUNED_K, self._setting.fetch
         todo = plan(lists, allowed.counts, k, tuned=tuned, gone=gone, weight=step)
         fetch = min(max(todo.fetch, k), num_left)
+        if self._share < 1:  # the last promise most
+            some = todo.lists[-max(round(len(todo.lists) * self._share), 1) :]
+            return self._read(query, k, fetch, rows, some)
         for numbers in (todo.lists, np.flatnonzero(allowed.counts)):
             found = self._read(query, k, fetch, rows, numbers)
             better = step * (len(gone) - np.searchsorted(gone, found[1][0, -1]))

@@ -10,10 +10,11 @@ import pytest
 
 from model.bundle import open_bundle
 from model.schema import Feature
-from serving import encoder
+from serving import profiles
 from serving.domain import EmbedRequest, History, RetrieveRequest, SimilarRequest, UserQuery
 from serving.generation import Generation
 from serving.pipeline import Answer, Pipeline
+from serving.profiles import feature_column
 from serving.store.sqlite import SqliteStore
 from tests.serving.tiny import World, item_id
 
@@ -90,21 +91,21 @@ def test_features_that_do_not_fit_count_as_missing(
     feature: Feature, fits: list[Any], misfits: list[Any]
 ) -> None:
     for value in fits:
-        assert encoder._column(value, feature).null_count == 0, value
+        assert feature_column([value], feature).null_count == 0, value
     for value in [None, *misfits]:
-        assert encoder._column(value, feature).null_count == 1, value
+        assert feature_column([value], feature).null_count == 1, value
 
 
 def test_kept_profiles_stay_within_their_bytes(
     generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "CACHED_PROFILE_BYTES", 50_000)
-    tower = generation.tower
+    monkeypatch.setattr(profiles, "CACHED_PROFILE_BYTES", 50_000)
+    kept = profiles.Profiles(generation.bundle)
     for i in range(300):
-        tower._profile(json.dumps({"city": f"{i:0900}"}))
-        assert tower._profile_bytes <= 50_000
-    kept = sum(encoder._num_bytes(*entry) for entry in tower._profiles.items())
-    assert kept == tower._profile_bytes and 10 < len(tower._profiles) < 60
+        kept.arrays([json.dumps({"city": f"{i:0900}"})], ["profile.city"])
+        assert kept._num_bytes <= 50_000
+    num_bytes = sum(profiles._num_bytes(*entry) for entry in kept._known.items())
+    assert num_bytes == kept._num_bytes and 10 < len(kept._known) < 60
 
 
 def test_no_search_is_wider_than_there_are_items(

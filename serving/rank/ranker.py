@@ -1,0 +1,237 @@
+"""Candidates become slates: their value, then the slate that is made of them.
+
+Ranks one request at a time, so that each keeps its own deadline: what does not fit into the time
+that is left is left out, in the order of serving/rank/costs.py, and named. Knows no protos.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Semaphore
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
+from serving.errors import Cancelled, DeadlineExceeded
+from serving.generation import Generation
+from serving.rank.costs import Costs
+from serving.rank.slate import Floor, Group, Slate, arrange
+from serving.readers import Reader, times_as_trained
+from serving.stages import stage
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True, kw_only=True)
+class Wish:
+    """How the candidates of a request are to be ranked.
+
+    k: items of a slate; 0: all candidates. weights: by head; none: the bundle's default.
+    """
+
+    k: int
+    weights: Mapping[str, float]
+    slate: SlateRules
+
+
+class Ranker:
+    """Ranks the candidates of one generation. Safe across threads."""
+
+    def __init__(self, generation: Generation, costs: Costs, *, diversity: float) -> None:
+        """diversity: where a request does not say."""
+        self._generation, self._costs, self._diversity = generation, costs, diversity
+        # One request at a time: the networks of two would share a core and its caches.
+        self._turn = Semaphore(1)
+
+    def rank(
+        self,
+        candidates: Candidates,
+        readers: Sequence[Reader],
+        vectors: Sequence[Float32],
+        wish: Wish,
+        *,
+        now: Int64,
+        budget: Budget,
+    ) -> Slates:
+        """One slate a query, out of its candidates.
+
+        readers, vectors: [Q], each query's user and interests [M, D]. now: [Q] UTC µs. Raises
+        DeadlineExceeded where there is no time left at all, and Cancelled where nobody waits.
+        """
+        patience = max(budget.deadline - time.monotonic(), 0.0)
+        if not self._turn.acquire(timeout=min(patience, 3600.0)):
+            raise DeadlineExceeded("the deadline passed while the call waited to be ranked")
+        try:
+            if not budget.is_wanted():
+                raise Cancelled("the caller has gone")
+            return self._rank(candidates, readers, vectors, wish, now, budget.deadline)
+        finally:
+            self._turn.release()
+
+    def _rank(
+        self,
+        candidates: Candidates,
+        readers: Sequence[Reader],
+        vectors: Sequence[Float32],
+        wish: Wish,
+        now: Int64,
+        deadline: float,
+    ) -> Slates:
+        diversity = self._diversity if wish.slate.diversity is None else wish.slate.diversity
+        model, num_slates = self._generation.value, len(candidates.counts)
+        use_model = model is not None and bool(len(candidates.rows))
+        left_out = []
+        shown = min(wish.k or len(candidates.rows), len(candidates.rows)) * num_slates
+        left = deadline - time.monotonic() - self._costs.answer.of(shown)
+        value_cost = self._costs.value.of(len(candidates.rows)) if use_model else 0.0
+        if diversity and left < value_cost + self._costs.arrange.of(num_slates):
+            diversity = 0.0
+            left_out.append("diversity")
+        if use_model and left < value_cost:
+            use_model = False
+            left_out.append("value_model")
+        if use_model:
+            chances = self._chances(candidates, readers, vectors, now)
+            values = (chances @ self._weights(wish.weights)).astype(np.float32)
+        else:
+            chances, values = np.empty((len(candidates.rows), 0), np.float32), candidates.scores
+        with stage("slate"):
+            began = time.perf_counter()
+            slates = self._arrange(candidates, values, wish, diversity)
+            if diversity:
+                self._costs.arrange.observe(num_slates, time.perf_counter() - began)
+        return self._joined(candidates, values, chances, slates, wish, left_out)
+
+    def _weights(self, given: Mapping[str, float]) -> Float64:
+        model = self._generation.value
+        assert model is not None
+        if not given:
+            return model.default_weights
+        return np.array([given.get(head, 0.0) for head in model.heads], np.float64)
+
+    def _chances(
+        self,
+        candidates: Candidates,
+        readers: Sequence[Reader],
+        vectors: Sequence[Float32],
+        now: Int64,
+    ) -> Float32:
+        """[n, T] of all candidates, query after query."""
+        model = self._generation.value
+        assert model is not None
+        counts = candidates.counts
+        out = np.empty((len(candidates.rows), len(model.heads)), np.float32)
+        starts = np.cumsum(counts) - counts
+        by_day = self._generation.schema.time == "day"
+        with stage("value"):
+            began = time.perf_counter()
+            # Queries that bring their own interests may have fewer or more of them.
+            for num_interests in {len(one) for one in vectors}:
+                places = [i for i, one in enumerate(vectors) if len(one) == num_interests]
+                width = int(counts[places].max())
+                real = np.arange(width) < counts[places][:, np.newaxis]
+                rows, scores = np.full(real.shape, -1), np.zeros(real.shape, np.float32)
+                spans = np.concatenate(
+                    [np.arange(starts[i], starts[i] + counts[i]) for i in places]
+                )
+                rows[real], scores[real] = candidates.rows[spans], candidates.scores[spans]
+                some = [readers[i] for i in places]
+                times, moments = times_as_trained(some, now[places], by_day=by_day)
+                found = model.chances(
+                    [reader.rows for reader in some],
+                    [reader.events for reader in some],
+                    times,
+                    [reader.profile for reader in some],
+                    np.stack([vectors[i] for i in places]),
+                    now=moments,
+                    candidates=rows,
+                    scores=scores,
+                )
+                out[spans] = found[real]
+            self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)
+        return out
+
+    def _arrange(
+        self, candidates: Candidates, values: Float32, wish: Wish, diversity: float
+    ) -> list[Slate]:
+        generation, slates, start = self._generation, [], 0
+        for count in candidates.counts.tolist():
+            span = slice(start, start + count)
+            rows = candidates.rows[span]
+            k = wish.k or count
+            slates.append(
+                arrange(
+                    values[span],
+                    k,
+                    vectors=generation.vectors.take(rows, axis=0) if diversity else None,
+                    diversity=diversity,
+                    caps=[
+                        Group(generation.codes_of(cap.field)[rows], cap.most)
+                        for cap in wish.slate.caps
+                    ],
+                    floors=[
+                        Floor(generation.kind_mask(floor.kind)[rows], least_of(floor.share, k))
+                        for floor in wish.slate.kinds
+                    ],
+                )
+            )
+            start += count
+        return slates
+
+    def _joined(
+        self,
+        candidates: Candidates,
+        values: Float32,
+        chances: Float32,
+        slates: Sequence[Slate],
+        wish: Wish,
+        left_out: Sequence[str],
+    ) -> Slates:
+        starts = (np.cumsum(candidates.counts) - candidates.counts).tolist()
+        counts = np.array([len(slate.places) for slate in slates], np.int64)
+        within = np.concatenate([slate.places for slate in slates])
+        places = within + np.repeat(starts, counts)
+        ranks = np.empty(len(values), np.int64)
+        for start, count in zip(starts, candidates.counts.tolist(), strict=True):
+            order = np.argsort(-values[start : start + count], kind="stable")
+            ranks[start + order] = np.arange(count)
+        return Slates(
+            candidates=Candidates(
+                candidates.rows[places],
+                candidates.scores[places],
+                candidates.interests[places],
+                counts,
+            ),
+            values=values[places],
+            chances=chances[places],
+            retrieval_ranks=within,
+            value_ranks=ranks[places],
+            reasons=np.concatenate([slate.reasons for slate in slates]),
+            errors=[
+                _not_met(i, j, missing, wish)
+                for i, slate in enumerate(slates)
+                for j, missing in enumerate(slate.missing)
+                if missing
+            ],
+            left_out=tuple(left_out),
+        )
+
+
+def least_of(share: float, k: int) -> int:
+    """How many items of a slate of k a share is: rounded down, but one at least."""
+    return max(int(share * k + 1e-9), 1)
+
+
+def _not_met(query: int, position: int, missing: int, wish: Wish) -> PartError:
+    kind, share = wish.slate.kinds[position].kind, wish.slate.kinds[position].share
+    return PartError(
+        query,
+        "SHARE_NOT_MET",
+        f"slate.kinds[{position}]",
+        f"{missing} items of kind {kind!r} are missing for a share of {share:g}: no more of them "
+        "are among what may be shown",
+    )

@@ -1,0 +1,89 @@
+"""The value model of a bundle: how likely each candidate is to be clicked, liked, bought.
+
+Runs value.onnx on ONNX Runtime. All that it reads of an item was computed at export
+(docs/decisions/0011); a request costs a gather and the graph. Knows no requests and no slates.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from model.bundle import Bundle, ValueModel
+from model.encode import pad_histories
+from model.tower_session import TowerSession
+from serving.encoder import history_arrays
+from serving.profiles import Profiles
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+CANDIDATES_A_RUN = 8192
+"""Candidates of one run of the graph, padding counted: its arrays stay small."""
+
+
+class ValueRanker:
+    """value.onnx of one bundle. Safe across threads."""
+
+    def __init__(
+        self, bundle: Bundle, model: ValueModel, profiles: Profiles, *, threads: int = 1
+    ) -> None:
+        """Load the graph. Raises BundleRejected where it is not what the manifest says."""
+        self._session = TowerSession(model.path, inputs=model.inputs, threads=threads)
+        self._items = np.asarray(model.items)  # plain: indexing a numpy.memmap is slow
+        self._profiles, self._max_history = profiles, model.max_history
+        self._profile_inputs = [n for n in self._session.inputs if n.startswith("profile.")]
+        self._reads_times = "gaps" in self._session.inputs or "idle" in self._session.inputs
+        self.heads = tuple(head.name for head in model.heads)
+        events = bundle.schema.events
+        self.default_weights = np.array(
+            [
+                -events[head.event].weight
+                if events[head.event].role == "negative"
+                else events[head.event].weight
+                for head in model.heads
+            ],
+            np.float64,
+        )
+        """[T] a head weighs what its event does as a training target; what is unwanted counts
+        against."""
+
+    def chances(
+        self,
+        rows: Sequence[Int64],
+        events: Sequence[Int64],
+        times: Sequence[Int64],
+        profiles: Sequence[str],
+        interests: Float32,
+        *,
+        now: Int64,
+        candidates: Int64,
+        scores: Float32,
+    ) -> Float32:
+        """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
+
+        rows, events, times, profiles, now: as UserTower.interests. interests: [B, M, D], what it
+        gave. candidates: [B, C] item rows, -1 where a user has fewer (what is given for those means
+        nothing). scores: [B, C] float32, each candidate's best inner product with the interests.
+        """
+        batch = pad_histories(
+            rows,
+            events,
+            times if self._reads_times else None,
+            now=now,
+            max_history=self._max_history,
+        )
+        arrays = history_arrays(batch, self._items)
+        arrays["interests"] = interests
+        if self._profile_inputs:
+            arrays.update(self._profiles.arrays(profiles, self._profile_inputs))
+        num_users, num_candidates = candidates.shape
+        step = max(CANDIDATES_A_RUN // max(num_candidates, 1), 1)
+        parts = []
+        for start in range(0, num_users, step):
+            users = slice(start, start + step)
+            part = {name: values[users] for name, values in arrays.items()}
+            part["candidates"] = self._items.take(candidates[users], axis=0)
+            part["scores"] = scores[users]
+            parts.append(self._session.run(part))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
