@@ -39,7 +39,7 @@ def refuse_broken_text(batch: pa.RecordBatch, *, name: str, first_row: int) -> N
                 file=name,
                 column=column,
                 row=first_row + row,
-                remedy="Decode it by the encoding that it is in, such as gb18030 or latin-1, before "
+                remedy="Decode it by the encoding that it is in, such as gb18030, before "
                 "the file is written.",
             )
 
