@@ -124,36 +124,25 @@ class Ranker:
         model = self._generation.value
         assert model is not None
         counts = candidates.counts
-        out = np.empty((len(candidates.rows), len(model.heads)), np.float32)
-        starts = np.cumsum(counts) - counts
         by_day = self._generation.schema.time == "day"
         with stage("value"):
             began = time.perf_counter()
-            # Queries that bring their own interests may have fewer or more of them.
-            for num_interests in {len(one) for one in vectors}:
-                places = [i for i, one in enumerate(vectors) if len(one) == num_interests]
-                width = int(counts[places].max())
-                real = np.arange(width) < counts[places][:, np.newaxis]
-                rows, scores = np.full(real.shape, -1), np.zeros(real.shape, np.float32)
-                spans = np.concatenate(
-                    [np.arange(starts[i], starts[i] + counts[i]) for i in places]
-                )
-                rows[real], scores[real] = candidates.rows[spans], candidates.scores[spans]
-                some = [readers[i] for i in places]
-                times, moments = times_as_trained(some, now[places], by_day=by_day)
-                found = model.chances(
-                    [reader.rows for reader in some],
-                    [reader.events for reader in some],
-                    times,
-                    [reader.profile for reader in some],
-                    np.stack([vectors[i] for i in places]),
-                    now=moments,
-                    candidates=rows,
-                    scores=scores,
-                )
-                out[spans] = found[real]
+            real = np.arange(int(counts.max())) < counts[:, np.newaxis]
+            rows, scores = np.full(real.shape, -1), np.zeros(real.shape, np.float32)
+            rows[real], scores[real] = candidates.rows, candidates.scores
+            times, moments = times_as_trained(readers, now, by_day=by_day)
+            found = model.chances(
+                [reader.rows for reader in readers],
+                [reader.events for reader in readers],
+                times,
+                [reader.profile for reader in readers],
+                np.stack([_as_many(one, self._generation.bundle.num_interests) for one in vectors]),
+                now=moments,
+                candidates=rows,
+                scores=scores,
+            )[real]
             self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)
-        return out
+        return found
 
     def _arrange(
         self, candidates: Candidates, values: Float32, wish: Wish, diversity: float
@@ -219,6 +208,12 @@ class Ranker:
             ],
             left_out=tuple(left_out),
         )
+
+
+def _as_many(vectors: Float32, num: int) -> Float32:
+    """[M, D] → [num, D], which is what the value model knows: a query that brings its own interests
+    may bring fewer, which are repeated, or more, of which some are left out."""
+    return vectors if len(vectors) == num else vectors[np.arange(num) * len(vectors) // num]
 
 
 def least_of(share: float, k: int) -> int:

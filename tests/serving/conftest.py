@@ -8,6 +8,7 @@ import pytest
 
 from tests.serving.processes import Served, penchant, serve
 from tests.serving.tiny import World, make_world
+from tests.serving.tiny_value import add_value
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,22 @@ def server(world: World, state: Path, tmp_path_factory: pytest.TempPathFactory) 
     """One worker that the read-only tests share."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     with serve(world.bundle, state, log, "--drain-pause", "0.1") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def value_bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The world's bundle with a value model."""
+    return add_value(world, tmp_path_factory.mktemp("value") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def value_server(
+    value_bundle: Path, state: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """One worker over the bundle with a value model."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with serve(value_bundle, state, log, "--drain-pause", "0.1") as served:
         yield served
 
 

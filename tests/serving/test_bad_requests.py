@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interest.v1 import retrieval_service_pb2, types_pb2
+from interest.v1 import admin_service_pb2, retrieval_service_pb2, types_pb2
 from model.bundle import open_bundle
 from model.errors import PenchantError
 from model.schema import Feature
@@ -41,12 +41,13 @@ def client(server: Served) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def call(server: Served) -> Iterator[Callable[..., Any]]:
+def call(value_server: Served) -> Iterator[Callable[..., Any]]:
     """Raw bytes to an RPC; the error's status and detail come back, or the bytes of the answer."""
-    with grpc.insecure_channel(server.address) as channel:
+    with grpc.insecure_channel(value_server.address) as channel:
 
         def send(rpc: str, data: bytes) -> tuple[grpc.StatusCode, types_pb2.ErrorDetail, bytes]:
-            method = channel.unary_unary(f"/interest.v1.RetrievalService/{rpc}", None, None)
+            service = "Admin" if rpc in ADMIN else "Retrieval"
+            method = channel.unary_unary(f"/interest.v1.{service}Service/{rpc}", None, None)
             try:
                 answer = method(data, timeout=10)
                 return grpc.StatusCode.OK, types_pb2.ErrorDetail(), answer
@@ -57,6 +58,12 @@ def call(server: Served) -> Iterator[Callable[..., Any]]:
                 return error.code(), detail, b""
 
         yield send
+
+
+ADMIN = set(admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name)
+RETRIEVAL = set(
+    retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].methods_by_name
+)
 
 
 def nested(depth: int) -> Filter:
@@ -270,16 +277,95 @@ embed_request = st.builds(
     objective=st.sampled_from(["", "direct"]) | text,
     time_us=st.integers(-(2**63), 2**63 - 1) | st.just(0),
 )
+weights = st.lists(
+    st.builds(
+        retrieval_service_pb2.ValueWeight,
+        head=st.sampled_from(["watch", "order"]) | text,
+        weight=st.floats(),
+    ),
+    max_size=3,
+)
+slate = st.builds(
+    retrieval_service_pb2.Slate,
+    diversity=st.none() | st.floats() | st.just(0.5),
+    caps=st.lists(
+        st.builds(
+            retrieval_service_pb2.Cap,
+            field=st.sampled_from(["circle", "craft", "tags"]) | text,
+            most=st.integers(0, 2**32 - 1) | st.just(1),
+        ),
+        max_size=2,
+    ),
+    kinds=st.lists(
+        st.builds(
+            retrieval_service_pb2.KindShare,
+            kind=st.sampled_from(["live", "video"]) | text,
+            share=st.floats() | st.just(0.2),
+        ),
+        max_size=2,
+    ),
+)
+recommend_request = st.builds(
+    retrieval_service_pb2.RecommendRequest,
+    queries=st.lists(query, max_size=3),
+    k=st.integers(0, 40) | st.integers(0, 2**32 - 1),
+    num_candidates=st.just(0) | st.integers(0, 90) | st.integers(0, 2**32 - 1),
+    filters=st.lists(any_filter, max_size=1),
+    objective=st.just("") | text,
+    include_seen=st.booleans(),
+    fields=st.lists(text, max_size=2),
+    time_us=st.integers(-(2**63), 2**63 - 1) | st.just(0),
+    weights=st.just([]) | weights,
+    slate=slate,
+)
+rerank_request = st.builds(
+    retrieval_service_pb2.RerankRequest,
+    queries=st.lists(query, min_size=1, max_size=2),
+    item_ids=st.lists(text | st.sampled_from([item_id(r) for r in range(9)]), max_size=6),
+    counts=st.lists(st.integers(0, 6) | st.integers(0, 2**32 - 1), min_size=1, max_size=2),
+    k=st.just(0) | st.integers(0, 2**32 - 1),
+    fields=st.lists(text, max_size=2),
+    weights=st.just([]) | weights,
+    slate=slate,
+)
+feature = st.builds(
+    types_pb2.Feature, name=text | st.just("price"), number=st.floats()
+) | st.builds(
+    types_pb2.Feature, name=st.sampled_from(["craft", "title"]), vector=st.binary(max_size=9)
+)
+embed_items_request = st.builds(
+    retrieval_service_pb2.EmbedItemsRequest,
+    item_ids=st.lists(text, max_size=3),
+    items=st.lists(
+        st.builds(
+            retrieval_service_pb2.ItemFeatures,
+            kind=st.just("video") | text,
+            features=st.lists(feature, max_size=2),
+        ),
+        max_size=2,
+    ),
+)
 anything = st.one_of(
     st.tuples(st.just("Retrieve"), retrieve_request.map(lambda m: m.SerializeToString())),
     st.tuples(st.just("FindSimilar"), similar_request.map(lambda m: m.SerializeToString())),
     st.tuples(st.just("EmbedUsers"), embed_request.map(lambda m: m.SerializeToString())),
-    st.tuples(st.sampled_from(["Retrieve", "FindSimilar", "EmbedUsers"]), st.binary(max_size=60)),
+    st.tuples(st.just("Recommend"), recommend_request.map(lambda m: m.SerializeToString())),
+    st.tuples(st.just("Rerank"), rerank_request.map(lambda m: m.SerializeToString())),
+    st.tuples(st.just("EmbedItems"), embed_items_request.map(lambda m: m.SerializeToString())),
+    st.tuples(
+        st.just("ListUsers"),
+        st.builds(
+            admin_service_pb2.ListUsersRequest,
+            page_size=st.integers(0, 2**32 - 1) | st.just(3),
+            page_token=text | st.integers().map(str),
+        ).map(lambda m: m.SerializeToString()),
+    ),
+    st.tuples(st.sampled_from(sorted(ADMIN | RETRIEVAL)), st.binary(max_size=60)),
 )
 
 
 @settings(
-    max_examples=400,
+    max_examples=800,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -19,21 +19,15 @@ from tests.serving.tiny_value import (
     STATS,
     VALUE_DIM,
     VALUE_MAX_HISTORY,
-    add_value,
     item_vectors,
     probabilities,
     stats_of,
 )
 
 
-@pytest.fixture(scope="module")
-def with_value(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add_value(world, tmp_path_factory.mktemp("value") / "bundle")
-
-
-def test_a_bundle_may_have_a_value_model(world: World, with_value: Path) -> None:
+def test_a_bundle_may_have_a_value_model(world: World, value_bundle: Path) -> None:
     assert open_bundle(world.bundle).value is None
-    bundle = open_bundle(with_value)
+    bundle = open_bundle(value_bundle)
     value = bundle.value
     assert value is not None
     assert tuple(head.name for head in value.heads) == HEADS
@@ -43,8 +37,8 @@ def test_a_bundle_may_have_a_value_model(world: World, with_value: Path) -> None
     assert value.inputs[:2] == ("history", "events") and value.item_inputs[0] == "vector"
 
 
-def test_the_item_side_gives_the_rows(with_value: Path) -> None:
-    bundle = open_bundle(with_value)
+def test_the_item_side_gives_the_rows(value_bundle: Path) -> None:
+    bundle = open_bundle(value_bundle)
     assert bundle.value is not None
     session = onnxruntime.InferenceSession(str(bundle.value.item_path))
     arrays = bundle.encoder.encode_items(bundle.items.table)
@@ -63,9 +57,9 @@ def test_the_item_side_gives_the_rows(with_value: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1, 5])
 @pytest.mark.parametrize("num_candidates", [1, 7])
 def test_the_request_side_is_the_sum_of_the_docstring(
-    with_value: Path, length: int, num_candidates: int
+    value_bundle: Path, length: int, num_candidates: int
 ) -> None:
-    bundle = open_bundle(with_value)
+    bundle = open_bundle(value_bundle)
     assert bundle.value is not None
     rng = np.random.default_rng(length)
     items = np.asarray(bundle.value.items)
@@ -94,15 +88,15 @@ def test_the_request_side_is_the_sum_of_the_docstring(
 
 
 @pytest.mark.parametrize("broken", ["no file", "no section", "too few rows", "NaN"])
-def test_a_value_model_in_part_is_rejected(with_value: Path, tmp_path: Path, broken: str) -> None:
-    body = dict(open_bundle(with_value).manifest.body)
+def test_a_value_model_in_part_is_rejected(value_bundle: Path, tmp_path: Path, broken: str) -> None:
+    body = dict(open_bundle(value_bundle).manifest.body)
     if broken == "no section":
         del body["value"]
     with write_folder(
         tmp_path / "bundle", kind="bundle", schema=SCHEMA, as_of=START, body=body
     ) as folder:
-        for path in with_value.rglob("*"):
-            name = path.relative_to(with_value)
+        for path in value_bundle.rglob("*"):
+            name = path.relative_to(value_bundle)
             if path.is_file() and path.name not in (MANIFEST, DIGEST):
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(path.read_bytes())
@@ -122,4 +116,4 @@ def test_a_value_model_in_part_is_rejected(with_value: Path, tmp_path: Path, bro
     }
     with pytest.raises(BundleRejected, match=said[broken]):
         open_bundle(tmp_path / "bundle")
-    assert "value" in json.loads((with_value / MANIFEST).read_text())
+    assert "value" in json.loads((value_bundle / MANIFEST).read_text())

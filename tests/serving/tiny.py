@@ -148,6 +148,52 @@ def user_tower() -> onnx.ModelProto:
     return model
 
 
+def item_tower() -> onnx.ModelProto:
+    """The code of the craft in number 0, of the kind in number 1, the price as it is encoded in
+    numbers 2 and 3, the id's code in number 4, and how many n-grams the title has in number 5."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT)
+        for name in ("id", "item.craft", "item.kind", "item.title")
+    ]
+    nodes += [
+        node("Sign", ["item.title_f"], ["real"]),
+        node("ReduceSum", ["real", "axis1"], ["count"], keepdims=1),
+        *(
+            node("Unsqueeze", [f"{name}_f", "axis1"], [f"{name}_2"])
+            for name in ("id", "item.craft", "item.kind")
+        ),
+        node(
+            "Concat",
+            ["item.craft_2", "item.kind_2", "item.price", "id_2", "count"],
+            ["known"],
+            axis=1,
+        ),
+        node("MatMul", ["known", "widen"], ["vectors"]),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("id", TensorProto.INT64, ["B"]),
+        value("item.kind", TensorProto.INT32, ["B"]),
+        value("item.craft", TensorProto.INT32, ["B"]),
+        value("item.price", TensorProto.FLOAT, ["B", 2]),
+        value("item.title", TensorProto.INT32, ["B", "W"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "item_tower",
+        inputs,
+        [value("vectors", TensorProto.FLOAT, ["B", DIM])],
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "axis1"),
+            numpy_helper.from_array(np.eye(6, DIM, dtype=np.float32), "widen"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
 def make_world(folder: Path) -> World:
     """Write bundle/ and snapshot/ into `folder`."""
     rng = np.random.default_rng(7)
@@ -192,7 +238,10 @@ def make_world(folder: Path) -> World:
             "inputs": [entry.name for entry in user_tower().graph.input],
             "outputs": ["interests"],
         },
-        "item_tower": {"inputs": [], "outputs": ["vectors"]},
+        "item_tower": {
+            "inputs": [entry.name for entry in item_tower().graph.input],
+            "outputs": ["vectors"],
+        },
         "metrics": {},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +249,7 @@ def make_world(folder: Path) -> World:
         folder / "bundle", kind="bundle", schema=SCHEMA, as_of=START, body=body
     ) as path:
         onnx.save(user_tower(), str(path / USER_TOWER))
-        (path / ITEM_TOWER).write_bytes(b"serving does not read it yet")
+        onnx.save(item_tower(), str(path / ITEM_TOWER))
         write_items(items, path / ITEMS)
         np.save(path / VECTORS, vectors)
         write_index(build_exact(vectors[: NUM_ITEMS - NUM_RETIRED]), path / INDEX)
