@@ -82,7 +82,7 @@ def compare_results(candidate: Path, reference: Path) -> dict[str, Difference]:
     """Metric → how much better the towers are in one evaluation than in another.
 
     candidate, reference: the results of two runs, `PART.json` with `PART.parquet` beside it. Only
-    metrics that both have are compared.
+    metrics that both have, of the same users, are compared.
 
     Raises ConfigError if a file is missing or the two did not ask the same of the same users.
     """
@@ -100,11 +100,27 @@ def compare_results(candidate: Path, reference: Path) -> dict[str, Difference]:
             f"{candidate} evaluates {len(one[1]):,} users and {reference} {len(two[1]):,}, of whom "
             f"{len(joined):,} are in both. Evaluate both runs on the same dataset and split."
         )
+    other = joined.filter(pl.col("targets").list.sort() != pl.col("targets/reference").list.sort())
+    if len(other):
+        raise ConfigError(
+            f"{candidate} and {reference} ask the same users for other items: user "
+            f"{other['user_id'][0]!r}, for one, for {other['targets'][0][0]!r} and for "
+            f"{other['targets/reference'][0][0]!r}. Evaluate both runs on the same dataset, split "
+            "and targets."
+        )
     return {
         column.removeprefix("towers/"): _difference(joined, column, f"{column}/reference")
         for column in one[1].columns
-        if column.startswith("towers/") and column in two[1].columns
+        if column.startswith("towers/")
+        and column in two[1].columns
+        and _of_same_users(joined[column], joined[f"{column}/reference"])
     }
+
+
+def _of_same_users(one: pl.Series, two: pl.Series) -> bool:
+    """Whether both have a value, or none, for each user; for one at least they have."""
+    same = (one.is_null() == two.is_null()).all()
+    return bool(same) and one.null_count() < len(one)
 
 
 def _difference(users: pl.DataFrame, candidate: str, reference: str) -> Difference:
@@ -118,4 +134,7 @@ def _read(result: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         if not path.is_file():
             raise ConfigError(f"{path} is not there. `penchant evaluate` of the run writes it.")
     body: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return body, pl.read_parquet(table)
+    users = pl.read_parquet(table)
+    if "targets" not in users.columns:
+        raise ConfigError(f"{table} does not say what was asked for. Evaluate this run again.")
+    return body, users

@@ -43,6 +43,9 @@ Progress = Callable[[float, str], None]
 
 KS = (10, 50)
 BATCH_USERS = 256
+SEED = 17
+"""Of samples of users, of circles of taste and of baselines: the same for all runs, since runs of
+two seeds could not be compared otherwise."""
 _NO_CIRCLE = -1
 
 
@@ -56,8 +59,8 @@ class Evaluation:
     buckets: dict[str, dict[str, dict[str, float]]]
     """Ranker → bucket → metric → mean over the users with such a target, and how many."""
     users: pl.DataFrame
-    """One row a user: `user` (row), and `RANKER/METRIC` for each; discovery is null for a user who
-    discovered nothing."""
+    """One row a user: `user` (row), `targets` (item rows), and `RANKER/METRIC` for each; discovery
+    is null for a user who discovered nothing."""
 
     seconds: dict[str, float]
     """Ranker → what ranking took."""
@@ -78,13 +81,22 @@ class Evaluation:
         return {"protocol": self.protocol, "metrics": self.metrics, "buckets": self.buckets}
 
 
-def write_evaluation(found: Evaluation, path: Path, *, user_ids: Sequence[str]) -> None:
-    """Write a result for programs: PATH (JSON), and every user's metrics in PATH's .parquet.
+def write_evaluation(
+    found: Evaluation, path: Path, *, user_ids: Sequence[str], item_ids: pa.ChunkedArray
+) -> None:
+    """Write a result for programs: PATH (JSON), and every user's targets and metrics in PATH's
+    .parquet.
 
-    user_ids: the id of each user row. Each file is written whole or not at all, the JSON last.
+    user_ids, item_ids: the id of each user and item row. Each file is written whole or not at all,
+    the JSON last.
     """
     ids = pl.Series("user_id", user_ids, pl.String)
-    table = found.users.with_columns(ids.gather(found.users["user"])).drop("user").to_arrow()
+    users = found.users.select(ids.gather(found.users["user"]), pl.exclude("user")).to_arrow()
+    rows = users["targets"].combine_chunks()
+    targets = pa.LargeListArray.from_arrays(
+        rows.offsets, item_ids.combine_chunks().take(rows.values)
+    )
+    table = users.set_column(1, "targets", targets)
     write_whole(path.with_suffix(".parquet"), lambda partial: pq.write_table(table, partial))
     differences = {
         ranker: {metric: asdict(gap) for metric, gap in gaps.items()}
@@ -109,14 +121,15 @@ def evaluate_run(
     """Ask a run's split of its towers, and of baselines fitted on the same training events.
 
     seen: what lists leave out; None: as the run's config says. baselines: names of BASELINES; one
-    that the dataset does not allow is left out. sample: at most so many users, chosen by the run's
-    seed. with_circles: whether discovery is measured, which needs the circles of taste.
+    that the dataset does not allow is left out. sample: at most so many users, the same for every
+    run. with_circles: whether discovery is measured, which needs the circles of taste.
 
     Raises DatasetError if the part asks for nothing.
     """
     say = progress or (lambda done, what: None)
     seen = seen or run.config.seen
-    questions = run.split.questions(part, seen=seen).sample(sample, seed=run.config.seed)
+    everyone = run.split.questions(part, seen=seen)
+    questions = everyone.sample(sample, seed=SEED)
     training = run.split.training
     vectors = item_vectors(run.items, model)
     rankers: list[Ranker] = [TowerRanker(model, vectors, questions, profiles=run.profiles)]
@@ -124,24 +137,31 @@ def evaluate_run(
         baselines,
         training,
         run.read_items() if baselines else pa.table({}),
-        seed=run.config.seed,
+        seed=SEED,
         progress=lambda done, what: say(0.4 * done, what),
     )
     rankers += fitted
     circles = None
     if with_circles:
         say(0.4, "find circles of taste")
-        circles = taste_circles(training, seed=run.config.seed)
+        circles = taste_circles(training, seed=SEED)
     evaluation = evaluate(
         questions,
         rankers,
-        ks=sorted(ks),
+        ks=sorted(set(ks)),
         popularity=training.popularity(),
         seen=seen,
         circles=circles,
         progress=lambda done, what: say(0.5 + 0.5 * done, what),
     )
-    evaluation.protocol.update({"split": run.split.kind, "part": part, "not_allowed": refused})
+    evaluation.protocol.update(
+        {
+            "split": run.split.kind,
+            "part": part,
+            "num_users_in_part": len(everyone.users),
+            "not_allowed": refused,
+        }
+    )
     return evaluation
 
 
@@ -199,7 +219,8 @@ def evaluate(
     discovered = discoveries(questions, circles) if circles is not None else None
     metrics: dict[str, dict[str, float]] = {}
     by_bucket: dict[str, dict[str, dict[str, float]]] = {}
-    columns: dict[str, Any] = {"user": questions.users}
+    targets = pa.LargeListArray.from_arrays(questions.starts, questions.targets)
+    columns: dict[str, Any] = {"user": questions.users, "targets": pl.Series(targets)}
     for name, found in ranks.items():
         each = user_metrics(found, ks, starts=questions.starts)
         columns.update({f"{name}/{metric}": values for metric, values in each.items()})

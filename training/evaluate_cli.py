@@ -45,9 +45,7 @@ def evaluate(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(
-            help="At most so many users, chosen by the run's seed; large logs need fewer."
-        ),
+        typer.Option(help="At most so many users, the same for every run; large logs need fewer."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Where the page with plots goes; default RUN/PART.html.")
@@ -77,7 +75,10 @@ def evaluate(
     from training.run import load_best, open_run
 
     run = runs[0]
-    names = list(BASELINES) if baseline == ["all"] else [b for b in baseline if b != "none"]
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)  # now rather than after minutes of ranking
+    names = [name for name in dict.fromkeys(baseline) if name != "none"]
+    names = list(BASELINES) if "all" in names else names
     opened = open_run(run, dataset=dataset)
     model, _ = load_best(opened)
     with progress_bar("evaluate") as progress:
@@ -92,7 +93,12 @@ def evaluate(
             progress=progress,
         )
     result = run / f"{part}.json"
-    write_evaluation(found, result, user_ids=load_user_ids(opened.arrays))
+    write_evaluation(
+        found,
+        result,
+        user_ids=load_user_ids(opened.arrays),
+        item_ids=opened.read_items()["item_id"],
+    )
     for table in evaluation_tables(found):
         say(table)
     for name, reason in found.protocol["not_allowed"].items():

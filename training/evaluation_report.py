@@ -26,12 +26,18 @@ _EXPLAINED = {
 def protocol_line(found: Evaluation) -> str:
     """The protocol in one sentence."""
     protocol = found.protocol
-    left = protocol["num_targets_left_out"]
+    left, everyone = protocol["num_targets_left_out"], protocol["num_users_in_part"]
+    sampled = protocol["num_users"] < everyone
+    users = f"{protocol['num_users']:,}" + (f" of {everyone:,}" if sampled else "")
     return (
-        f"{protocol['split']} split, {protocol['part']} part: {protocol['num_users']:,} users, "
+        f"{protocol['split']} split, {protocol['part']} part: {users} users, "
         f"{protocol['num_targets']:,} targets, each ranked among all {protocol['num_items']:,} "
         f"items; {_EXPLAINED[protocol['seen']]}"
-        + (f" ({left:,} targets left out for that)" if left else "")
+        + (
+            f" ({left:,} targets {'of all users ' if sampled else ''}left out for that)"
+            if left
+            else ""
+        )
     )
 
 

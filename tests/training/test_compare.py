@@ -69,9 +69,18 @@ def result(path: Path, users: dict[str, float], **protocol: Any) -> Path:
     body = {"split": "time", "part": "test", "ranking": "full", "seen": "filter", "num_items": 9}
     body |= {"num_targets": 3, **protocol}
     path.write_text(json.dumps({"protocol": body}))
-    table = {"user_id": list(users), "towers/hr@5": list(users.values())}
+    table = {
+        "user_id": list(users),
+        "targets": [["flute", f"film of {user}"] for user in users],
+        "towers/hr@5": list(users.values()),
+    }
     pl.DataFrame(table).write_parquet(path.with_suffix(".parquet"))
     return path
+
+
+def rewrite(path: Path, *columns: pl.Expr) -> None:
+    table = path.with_suffix(".parquet")
+    pl.read_parquet(table).with_columns(*columns).write_parquet(table)
 
 
 def test_two_runs_are_compared_user_by_user_whatever_their_order(tmp_path: Path) -> None:
@@ -91,3 +100,31 @@ def test_results_of_two_protocols_are_refused(tmp_path: Path) -> None:
         compare_results(one, other)
     with pytest.raises(ConfigError, match=r"none\.json is not there\. `penchant evaluate`"):
         compare_results(one, tmp_path / "none.json")
+
+
+def test_results_that_ask_the_same_users_for_other_items_are_refused(tmp_path: Path) -> None:
+    one = result(tmp_path / "one.json", {"ann": 1.0, "bo": 0.0})
+    two = result(tmp_path / "two.json", {"bo": 0.0, "ann": 1.0})
+    rewrite(two, pl.col("targets").list.reverse())
+    assert compare_results(one, two)["hr@5"].mean == 0, "their order does not matter"
+    rewrite(two, pl.when(pl.col("user_id") == "bo").then(["drum", "flute"]).otherwise("targets"))
+    rewrite(two, pl.col("literal").alias("targets"))
+    with pytest.raises(ConfigError, match=r"user 'bo', for one, for 'flute' and for 'drum'"):
+        compare_results(one, two)
+    users = pl.read_parquet(two.with_suffix(".parquet")).drop("targets")
+    users.write_parquet(two.with_suffix(".parquet"))
+    with pytest.raises(ConfigError, match=r"two\.parquet does not say .* Evaluate this run again"):
+        compare_results(one, two)
+
+
+def test_metrics_of_other_users_are_not_compared(tmp_path: Path) -> None:
+    """Discovery has a value for those alone who discovered something."""
+    one = result(tmp_path / "one.json", {"ann": 1.0, "bo": 0.0})
+    two = result(tmp_path / "two.json", {"ann": 1.0, "bo": 0.0})
+    ann = pl.when(pl.col("user_id") == "ann").then(1.0).alias("towers/discovery@5")
+    bo = pl.when(pl.col("user_id") == "bo").then(1.0).alias("towers/discovery@5")
+    rewrite(one, ann)
+    rewrite(two, ann)
+    assert compare_results(one, two)["discovery@5"].num_users == 1
+    rewrite(two, bo)
+    assert set(compare_results(one, two)) == {"hr@5"}

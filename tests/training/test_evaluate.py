@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -146,6 +147,7 @@ def test_ranks_are_those_of_brute_force(part: Part, interests: int, seen: Seen) 
         "seen": seen,
         "num_items": 40,
         "num_users": len(targets),
+        "num_users_in_part": len(targets),
         "num_targets": len(targets),
         "num_targets_left_out": 12 - len(targets),
         "ks": [3, 10],
@@ -285,12 +287,24 @@ def test_buckets_of_a_run_add_up_to_the_whole() -> None:
 def test_a_sample_of_users_is_seeded_and_validation_uses_it() -> None:
     run, model = made(1)
     some = evaluate_run(run, model, sample=5)
-    assert some.protocol["num_users"] == 5
+    assert (some.protocol["num_users"], some.protocol["num_users_in_part"]) == (
+        5,
+        len(evaluate_run(run, model).users),
+    )
     assert some.to_json() == evaluate_run(run, model, sample=5).to_json()
     assert evaluate_run(run, model, sample=500).to_json() == evaluate_run(run, model).to_json()
     limited = replace(run, config=replace(run.config, validation_users=5))
     expected = evaluate_run(run, model, part="validation", sample=5, with_circles=False)
     assert validation_metrics(limited, model) == expected.metrics["towers"]
+
+
+def test_runs_of_two_seeds_are_asked_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sample of users, and the same circles of taste to discover, whatever the seed."""
+    run, model = made(1)
+    other = replace(run, config=replace(run.config, seed=run.config.seed + 1))
+    one, two = (evaluate_run(r, model, sample=9, ks=(40,)) for r in (run, other))
+    assert one.to_json() == two.to_json() and one.users.equals(two.users)
+    assert one.protocol["num_discoveries"] > 0
 
 
 def test_a_large_catalogue_is_scanned_to_the_same_lists() -> None:
@@ -324,12 +338,15 @@ def test_a_result_is_written_whole(tmp_path: Path) -> None:
     run, model = made(1)
     found = evaluate_run(run, model, ks=(10,))
     ids = [f"u{user}" for user in range(DATA.num_users)]
+    items = pa.chunked_array([[f"i{item}" for item in range(40)]])
     for _ in range(2):
-        write_evaluation(found, tmp_path / "test.json", user_ids=ids)
+        write_evaluation(found, tmp_path / "test.json", user_ids=ids, item_ids=items)
     body = json.loads((tmp_path / "test.json").read_text())
     assert body["metrics"] == found.metrics and set(body["seconds"]) == {"towers", "popularity"}
     table = pl.read_parquet(tmp_path / "test.parquet")
     assert table["user_id"].to_list() == [f"u{user}" for user in found.users["user"]]
+    targets = targets_of("test", only_first_time=True)
+    assert table["targets"].to_list() == [[f"i{item}"] for item in targets.values()]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["test.json", "test.parquet"]
 
 

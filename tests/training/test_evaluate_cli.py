@@ -76,6 +76,18 @@ def test_runs_are_compared_once_both_are_evaluated(
     assert same.exit_code == 0 and "no clear difference" in same.output
 
 
+def test_runs_of_two_seeds_are_compared(trained: Trained, world: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    config = replace(TINY, seed=5, epochs=1)
+    start_run(world, other, config, rank=join("cpu"), reporter=Silent())
+    for path in (other, trained.path):
+        page = tmp_path / "pages" / f"{path.name}.html"
+        done = invoke("evaluate", path, "--baseline", "none", "--sample", 12, "--html", page)
+        assert done.exit_code == 0 and "12 of 21 users" in done.output and page.exists()
+    compared = invoke("evaluate", "--compare", other, trained.path)
+    assert compared.exit_code == 0 and "discovery@10" in compared.output
+
+
 def test_wrong_arguments_say_what_to_do(by_time: Path) -> None:
     with pytest.raises(ConfigError, match=r"no baseline is called 'bm25'; there are: popularity"):
         invoke("evaluate", by_time, "--baseline", "bm25")

@@ -12,7 +12,9 @@ from training.html import render
 METRICS = ("hr", "recall", "ndcg", "mrr")
 
 
-def evaluation(*, rankers: tuple[str, ...], num_targets: int = 4) -> Evaluation:
+def evaluation(
+    *, rankers: tuple[str, ...], num_targets: int = 4, num_users_in_part: int = 3
+) -> Evaluation:
     metrics = {
         name: {
             **{f"{metric}@{k}": 0.1 * (i + 1) for k in (5, 20) for metric in METRICS},
@@ -27,7 +29,7 @@ def evaluation(*, rankers: tuple[str, ...], num_targets: int = 4) -> Evaluation:
     protocol = {
         **{"split": "time", "part": "test", "seen": "converted", "num_items": 1234, "ks": [5, 20]},
         **{"num_users": 3, "num_targets": num_targets, "num_targets_left_out": 2},
-        "num_discoveries": 1,
+        **{"num_users_in_part": num_users_in_part, "num_discoveries": 1},
     }
     seconds = dict.fromkeys(rankers, 1.5)
     return Evaluation(
@@ -48,6 +50,8 @@ def test_tables_show_every_ranker_the_protocol_and_the_differences() -> None:
     assert "2 targets left out" in shown and "bought" in shown
     assert "recall@5" in shown and "discovery@20" in shown and "0.2000" in shown
     assert "towers better by" in shown and "+0.0000 to +0.0000" in shown
+    sampled = printed(*evaluation_tables(evaluation(rankers=("towers",), num_users_in_part=5000)))
+    assert "3 of 5,000 users" in sampled and "2 targets of all users left out" in sampled
 
 
 def test_hit_rate_is_recall_where_each_user_has_one_target() -> None:
