@@ -52,6 +52,9 @@ COMMANDS: dict[str, Command] = {
     "embed": _offline("Write the vectors of all items or all users to Parquet."),
     "load-users": _online("Load a snapshot's users and histories into a server's store."),
     "serve": _online("Serve a bundle over gRPC."),
+    "recommend": Command(
+        "serving.recommend_cli", "serve", "Ask a running server what to show to a user."
+    ),
     "query": _online("Ask a running server what a user would love."),
     "status": _online("Say whether a server is up, and what it serves."),
 }

@@ -66,9 +66,19 @@ def serve(
     ] = 32,
     onnx_threads: Annotated[int, typer.Option(help="Threads inside one run of the tower.")] = 1,
     faiss_threads: Annotated[int, typer.Option(help="Threads inside one search.")] = 1,
-    max_k: Annotated[
-        int, typer.Option(help="The most candidates that a query may ask for.")
-    ] = 1000,
+    candidates: Annotated[
+        int, typer.Option(help="Candidates that a recommendation ranks, where a call says nothing.")
+    ] = 500,
+    diversity: Annotated[
+        float, typer.Option(help="How diverse slates are, 0 to 1, where a call says nothing.")
+    ] = 0.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A limit of what calls may ask for, by its name in docs/serving.md: max_k=2000. "
+            "May be repeated."
+        ),
+    ] = None,
     drain_pause: Annotated[
         float, typer.Option(help="Seconds of NOT_SERVING before new calls are refused.")
     ] = 0.5,
@@ -110,7 +120,9 @@ def serve(
         max_connection_age=max_connection_age,
         log_level=log_level,
         log_requests=log_requests,
-        limits=Limits(max_k=max_k),
+        candidates=candidates,
+        diversity=diversity,
+        limits=Limits.parsed(limit or ()),
     )
 
     def announce(listening: Listening) -> None:
@@ -221,7 +233,7 @@ def query(
         filters.append(AnyOf("kind", tuple(kind)))
     with Client(address, timeout=timeout, num_channels=1) as client:
         if anyone:
-            user = _some_user(client)
+            user = some_user(client)
         question = UserQuery(
             user,
             History(_listed(history)) if history else None,
@@ -261,7 +273,7 @@ def status(
         print_status(client.status(), address, Console())
 
 
-def _some_user(client: "Client") -> str:
+def some_user(client: "Client") -> str:
     """The first stored user with a history worth looking at, or the one with the longest."""
     page = client.list_users()
     if not page.user_ids:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -46,6 +47,21 @@ class Limits:
     """Bytes of one request message; gRPC refuses longer ones unread."""
     max_pending: int = 1024
     """Calls that may wait in one worker; those beyond are shed with Overloaded."""
+
+    @classmethod
+    def parsed(cls, given: Sequence[str]) -> "Limits":
+        """From texts such as `max_k=2000`. Raises ConfigError for what is none."""
+        names = [limit.name for limit in dataclasses.fields(cls)]
+        values: dict[str, int] = {}
+        for text in given:
+            name, _, number = text.partition("=")
+            if name not in names or not number.isascii() or not number.isdigit():
+                raise ConfigError(
+                    f"limit {text!r} cannot be read; write NAME=NUMBER, with one of the names "
+                    f"{', '.join(names)}"
+                )
+            values[name] = int(number)
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serving.results import Retrieved, ServerStatus, ShownHistory
+from serving.results import Recommended, Retrieved, ServerStatus, ShownHistory
 
 _KIND_STYLE = {
     "product": "green",
@@ -62,6 +62,47 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
     )
 
 
+def print_recommended(shown: Recommended, who: str, console: Console) -> None:
+    """One slate: value, chances and places of each item."""
+    if shown.cold[0]:
+        console.print(f"[yellow]Nothing is known about {escape(who)} yet (cold).[/yellow]")
+    for error in shown.errors:
+        console.print(f"[yellow]{escape(error.message)}[/yellow]")
+    if shown.source.left_out:
+        console.print(f"[yellow]Left out in time: {', '.join(shown.source.left_out)}[/yellow]")
+    table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("id", style="dim")
+    table.add_column("title", overflow="fold", min_width=20)
+    table.add_column("kind")
+    for name in ("value", *shown.chances):
+        table.add_column(escape(name), justify="right")
+    table.add_column("by value", justify="right")
+    table.add_column("retrieved", justify="right")
+    table.add_column("here for")
+    table.add_column("circle", overflow="fold")
+    titles, kinds = shown.columns["title"], shown.columns["kind"]
+    for i, item_id in enumerate(shown.item_ids):
+        kind = str(kinds[i])
+        table.add_row(
+            str(i + 1),
+            escape(item_id),
+            escape(str(titles[i])),
+            f"[{_KIND_STYLE.get(kind, 'default')}]{escape(kind)}[/]",
+            f"{shown.values[i]:.3f}",
+            *(f"{chances[i]:.1%}" for chances in shown.chances.values()),
+            str(shown.value_ranks[i] + 1),
+            str(shown.retrieval_ranks[i] + 1),
+            shown.reasons[i].replace("_", " "),
+            escape(shown.circles[i]) or "–",
+        )
+    console.print(table)
+    if not shown.item_ids:
+        console.print("No item passes these filters.")
+    if not shown.chances:
+        console.print("[dim]This bundle has no value model: the order is that of retrieval.[/dim]")
+
+
 def print_status(status: ServerStatus, address: str, console: Console) -> None:
     """What a server serves, a line each."""
     bundle, store = status.bundle, status.store
@@ -80,6 +121,7 @@ def print_status(status: ServerStatus, address: str, console: Console) -> None:
         "history": f"the latest {bundle['max_history']} events",
         "circles": str(bundle["num_circles"]),
         "objectives": _joined(bundle["objectives"]),
+        "heads": _joined(bundle["heads"]) or "none: no value model",
         "filters": _joined(bundle["filterable"]),
         "columns": _joined(bundle["columns"]),
         "users": f"{store['num_users']:,} in {store['kind']}",

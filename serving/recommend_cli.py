@@ -1,0 +1,96 @@
+"""`penchant recommend`: a slate from a running server, and why each item is where it is."""
+
+from typing import Annotated
+
+import typer
+
+from serving.cli import ADDRESS, Address, parse_filter, some_user
+from serving.domain import Cap, KindShare, SlateRules
+from serving.errors import BadRequest
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Keeps the command's name where there is one command only."""
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Argument(help="A user id; leave it out with --any.")] = "",
+    anyone: Annotated[
+        bool, typer.Option("--any", help="Some stored user with a history, instead of a USER.")
+    ] = False,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many items to show.")] = 20,
+    candidates: Annotated[
+        int, typer.Option(help="How many are retrieved and ranked; 0: as the server has it.")
+    ] = 0,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="What one event of a head is worth: order=20. May be repeated."),
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(help="0: by value alone; up to 1: unlike each other.")
+    ] = None,
+    cap: Annotated[
+        list[str] | None,
+        typer.Option(help="At most so many of one value: creator=2, circle=5. May be repeated."),
+    ] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="At least this share of a kind: live=0.1. May be repeated."),
+    ] = None,
+    filter_: Annotated[
+        list[str] | None, typer.Option("--filter", help="As for penchant query. May be repeated.")
+    ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Show items of the history, too.")
+    ] = False,
+    address: Address = ADDRESS,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
+) -> None:
+    """What a running server would show to a user, in order, and why.
+
+    Candidates are retrieved, ranked by the bundle's value model, and arranged in a slate.
+
+    Example: [bold]penchant recommend u42 --weight order=20 --diversity 0.3 --cap creator=2[/bold]
+    """
+    from rich.console import Console
+
+    from serving.client import Client
+    from serving.tables import print_recommended
+
+    if bool(user) + anyone != 1:
+        raise BadRequest("give one of USER and --any.")
+    slate = SlateRules(
+        diversity,
+        tuple(Cap(name, int(value)) for name, value in _numbers("--cap", cap, whole=True)),
+        tuple(KindShare(name, value) for name, value in _numbers("--share", share)),
+    )
+    with Client(address, timeout=timeout, num_channels=1) as client:
+        user = some_user(client) if anyone else user
+        shown = client.recommend(
+            user,
+            k=k,
+            num_candidates=candidates,
+            filters=[parse_filter(text) for text in filter_ or ()],
+            include_seen=include_seen,
+            weights=dict(_numbers("--weight", weight)),
+            slate=slate,
+            fields=("title", "kind"),
+        )
+    print_recommended(shown, user, Console())
+
+
+def _numbers(flag: str, given: list[str] | None, *, whole: bool = False) -> list[tuple[str, float]]:
+    """NAME=NUMBER, each. Raises BadRequest for anything else."""
+    pairs = []
+    for text in given or ():
+        name, _, value = text.partition("=")
+        try:
+            pairs.append((name.strip(), int(value) if whole else float(value)))
+        except ValueError:
+            number = "WHOLE NUMBER" if whole else "NUMBER"
+            raise BadRequest(f"{flag} {text!r} cannot be read; write NAME={number}") from None
+    return pairs

@@ -1,0 +1,37 @@
+"""`penchant recommend` against a running server, as a person types it."""
+
+from tests.serving.processes import Served, penchant
+
+
+def test_a_slate_with_reasons(value_server: Served) -> None:
+    done = penchant(
+        *("recommend", "user-011", "--address", value_server.address, "-k", "8"),
+        *("--weight", "order=20", "--diversity", "0.5", "--cap", "craft=2", "--share", "live=0.25"),
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("For user-011", "watch", "order", "by value", "here for", "diversity", "题 "):
+        assert word in done.stdout, word
+    assert done.stdout.count("item-") == 8 and done.stdout.count("live") >= 2
+
+
+def test_some_user_and_no_value_model(server: Served) -> None:
+    done = penchant("recommend", "--any", "--address", server.address, "-k", "3")
+    assert done.returncode == 0 and "no value model" in done.stdout
+
+
+def test_what_cannot_be_read(value_server: Served) -> None:
+    where = ("--address", value_server.address)
+    for arguments, message in (
+        (("user-011", "--cap", "craft"), "write NAME=WHOLE NUMBER"),
+        (("user-011", "--share", "live=much"), "write NAME=NUMBER"),
+        ((), "give one of USER and --any"),
+        (("user-011", "--weight", "ghost=1"), "no head 'ghost'; this bundle has: watch, order"),
+    ):
+        done = penchant("recommend", *arguments, *where)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_limits_are_set_by_name(start_server: object) -> None:
+    done = penchant("serve", "nowhere", "--state", "nowhere", "--limit", "max_kk=5")
+    assert done.returncode == 2 and "limit 'max_kk=5' cannot be read" in done.stderr
+    assert "max_ranked" in done.stderr
