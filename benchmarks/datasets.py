@@ -36,9 +36,7 @@ SETS = {
     "ml1m": Set("MovieLens-1M, leave-one-out", "ml-1m", "movielens", "movielens"),
     "beauty": Set("Amazon Beauty, leave-one-out", "amazon-beauty", "amazon", "sparse"),
     "microlens": Set("MicroLens-50k, leave-one-out", "microlens-50k", "microlens", "fresh"),
-    "mule": Set(
-        "Taobao (MULE), buys, as published", "taobao-mb-mule", "mule", "behaviours", BOUGHT
-    ),
+    "mule": Set("Taobao (MULE), buys, as published", "taobao-mb-mule", "mule", "bags", BOUGHT),
     # Its targets' own views and carts are absent: what was never seen is asked for. So validation
     # asks for the last event that was new to the user; the last buy nearly always follows a view.
     "retailrocket": Set(

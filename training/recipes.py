@@ -82,8 +82,26 @@ def behaviours() -> RunConfig:
     )
 
 
+def bags() -> RunConfig:
+    """As behaviours, where not even the order of a user's events is known: directions alone count.
+
+    On MULE's Taobao, `behaviours` had learned nothing after eight epochs (HR@10 0.009 in
+    validation), this one 0.033.
+    """
+    return replace(
+        behaviours(),
+        recipe="bags",
+        similarity="cosine",
+        temperature=0.07,
+        dropout=0.2,
+        batch_tokens=4096,
+        warmup_steps=200,
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (default, demo, movielens, sparse, fresh, behaviours)
+    recipe.__name__: recipe
+    for recipe in (default, demo, movielens, sparse, fresh, behaviours, bags)
 }
 
 
