@@ -13,6 +13,7 @@ from threading import TIMEOUT_MAX, Lock
 from typing import Generic, NoReturn, TypeVar
 
 from serving.errors import DeadlineExceeded
+from serving.stages import Lap, add_lap, adopt, batch_laps
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -24,14 +25,17 @@ _LATE = "the deadline passed while the call waited"
 class _Entry(Generic[Request, Answer]):
     """One waiting request; `wake` is held until there is an answer or it is its turn to lead."""
 
-    __slots__ = ("answer", "deadline", "leads", "request", "size", "wake")
+    __slots__ = ("answer", "came", "deadline", "laps", "leads", "request", "size", "taken", "wake")
 
     answer: Answer | Exception | None
+    laps: Sequence[Lap]
 
     def __init__(self, request: Request, size: int, deadline: float) -> None:
         self.request, self.size, self.deadline = request, size, deadline
         self.answer = None
         self.leads = False
+        self.came = self.taken = time.perf_counter()
+        self.laps = ()
         self.wake = Lock()
         self.wake.acquire()
 
@@ -73,6 +77,9 @@ class Batcher(Generic[Request, Answer]):
             self._give_up(entry)
         if entry.leads:
             self._lead(self._take(entry))
+        else:
+            add_lap("wait", entry.came, entry.taken)
+            adopt(entry.laps)
         if isinstance(entry.answer, Exception):
             raise entry.answer
         assert entry.answer is not None
@@ -111,18 +118,23 @@ class Batcher(Generic[Request, Answer]):
 
     def _lead(self, batch: Sequence[_Entry[Request, Answer]]) -> None:
         """Compute a batch for its first entry's caller and wake the others."""
-        now = time.monotonic()
+        now, taken = time.monotonic(), time.perf_counter()
+        add_lap("wait", batch[0].came, taken)
         begun = []
         for entry in batch:
+            entry.taken = taken
             if entry.deadline < now:
                 entry.answer = DeadlineExceeded(_LATE)
             else:
                 begun.append(entry)
+        laps: Sequence[Lap] = ()
         try:
-            self._answer(begun)
+            with batch_laps() as laps:
+                self._answer(begun)
         finally:
             self._hand_over()
             for entry in batch[1:]:  # the first is the caller itself
+                entry.laps = laps
                 entry.wake.release()
 
     def _answer(self, begun: Sequence[_Entry[Request, Answer]]) -> None:

@@ -4,6 +4,7 @@ Knows how calls wait and which of them are to be refused; nothing of what a call
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -21,6 +22,10 @@ class _Thread:
         self.wake = threading.Lock()
         self.wake.acquire()
         self.job: Callable[[], None] | None = None
+
+
+class _Submitted(threading.local):
+    seconds = 0.0
 
 
 class CallExecutor(Executor):
@@ -42,7 +47,19 @@ class CallExecutor(Executor):
         self._refusals: deque[Callable[[], None]] = deque()
         self._refused = threading.Semaphore(0)
         self._refuser: int | None = None
+        self._submitted = _Submitted()
         threading.Thread(target=self._refuse, name="refusals", daemon=True).start()
+
+    @property
+    def num_waiting(self) -> int:
+        """How many calls wait for a thread."""
+        return len(self._waiting)
+
+    @property
+    def submitted(self) -> float:
+        """When the call of the thread that asks was submitted, in seconds of time.perf_counter();
+        0 on a thread that is not one of these."""
+        return self._submitted.seconds
 
     @property
     def is_refusing(self) -> bool:
@@ -52,8 +69,10 @@ class CallExecutor(Executor):
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> "Future[Result]":
         """Run `fn` on the thread that became idle last, or as soon as one is."""
         future: Future[Result] = Future()
+        submitted = time.perf_counter()
 
         def job() -> None:
+            self._submitted.seconds = submitted
             try:
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:  # the future's owner is told

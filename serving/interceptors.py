@@ -1,10 +1,10 @@
-"""Around every call: request id, admission, metrics, logs, and exceptions turned into statuses.
+"""Around every call: request id, admission, exceptions turned into statuses, and who is in flight.
 
-Knows the table of statuses and how a call runs; not what any RPC means.
+Knows the table of statuses and how a call runs; not what any RPC means, nor what is told about a
+call when it is done (serving/telemetry.py).
 """
 
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -12,18 +12,23 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from interest.v1 import retrieval_service_pb2
+from interest.v1 import admin_service_pb2, retrieval_service_pb2
 from model.errors import PenchantError
+from serving import stages
 from serving.calls import CallExecutor
 from serving.errors import BadRequest, DeadlineExceeded, InternalError, Overloaded
 from serving.logs import logger
-from serving.metrics import CALL_SECONDS, CALLS
-from serving.status import DETAIL_KEY, to_status
+from serving.request_id import REQUEST_ID, request_id
+from serving.stages import CallRecord
+from serving.status import DETAIL_KEY, retry_pushback, to_status
+from serving.telemetry import Telemetry
 
-REQUEST_ID = "x-request-id"
 RETRY_AFTER = 0.1
 """Seconds after which a shed call may be tried again."""
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
+ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+COUNTED = frozenset({RETRIEVAL, ADMIN})
+"""The services whose calls a drain waits for; load balancers go on asking for health."""
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
@@ -33,12 +38,19 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     worker whose call threads are all busy still says that it lives.
     """
 
-    def __init__(self, executor: CallExecutor, *, slow_ms: float, log_requests: bool) -> None:
-        self._executor = executor
-        self._slow_seconds, self._log_requests = slow_ms / 1000, log_requests
+    def __init__(self, executor: CallExecutor, telemetry: Telemetry) -> None:
+        self._executor, self._telemetry = executor, telemetry
         self._handlers: dict[str, Any] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._log = logger()
+        self._in_flight: set[CallRecord] = set()
+        self.num_begun = 0
+        """Calls so far, health and reflection left out; two that come at once may count as one."""
+
+    @property
+    def in_flight(self) -> list[CallRecord]:
+        """The calls that are being answered, health and reflection left out."""
+        return list(self._in_flight)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """The handler of the call's method, wrapped."""
@@ -52,7 +64,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
                 handler = self._wrap(method, handler)
             elif handler.stream_stream is not None:
                 handler = self._wrap_stream(method, handler)
-            # Health's Watch is left as it is: it holds no thread.
+            # Health's Watch is left as it is: it has a thread of its own to begin on.
             self._handlers[method] = handler
         return handler
 
@@ -75,78 +87,86 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         )
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        rpc = method.rpartition("/")[2]
+        service, rpc = method.split("/")[1:]
         answer, parse = handler.unary_unary, handler.request_deserializer
-        seconds, answered = CALL_SECONDS.labels(rpc), CALLS.labels(rpc, "OK")
 
         def call(data: bytes, context: Any) -> Any:
-            start = time.perf_counter()
+            begun = time.perf_counter()
+            metadata = context.invocation_metadata()
+            came = self._executor.submitted or begun
+            record = CallRecord(rpc, request_id(metadata), came)
+            if service in COUNTED:
+                self.num_begun += 1
+                self._in_flight.add(record)
+            stages.begin(record)
+            stages.add_lap("queue", came, begun)
             try:
-                if self._executor.is_refusing:
-                    raise Overloaded(
-                        f"{self._executor.max_waiting} calls are waiting already",
-                        retry_after=RETRY_AFTER,
-                    )
-                remaining = context.time_remaining()
-                if remaining is not None and remaining <= 0:
-                    raise DeadlineExceeded("the deadline passed before the call was begun")
                 try:
-                    # gRPC would answer INTERNAL; a message that is none is the caller's mistake.
-                    request = parse(data)
-                except DecodeError:
-                    raise BadRequest("the request is not a message of this RPC") from None
-                response = answer(request, context)
-            except PenchantError as error:
-                self._refuse(rpc, context, error, time.perf_counter() - start)
-            except Exception as error:
-                if context.code() is not None:  # the handler aborted the call by itself
-                    raise
-                request_id = _request_id(context)
-                self._log.exception("defect", rpc=rpc, request_id=request_id, exc_info=error)
-                wrapped = InternalError(f"an internal error; request id {request_id}")
-                self._refuse(rpc, context, wrapped, time.perf_counter() - start)
-            took = time.perf_counter() - start
-            seconds.observe(took)
-            answered.inc()
-            if self._log_requests or took > self._slow_seconds:
-                self._log.info(
-                    "call" if took <= self._slow_seconds else "slow call",
-                    rpc=rpc,
-                    ms=round(took * 1000, 3),
-                    request_id=_request_id(context),
+                    self._admit(context)
+                    response = answer(_parsed(parse, data), context)
+                except PenchantError as error:
+                    self._refuse(record, service, metadata, context, error)
+                except Exception as error:
+                    if context.code() is not None:  # the handler aborted the call by itself
+                        raise
+                    self._log.exception("defect", exc_info=error)
+                    wrapped = InternalError(f"an internal error; request id {record.request_id}")
+                    self._refuse(record, service, metadata, context, wrapped)
+                context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
+                self._telemetry.finished(
+                    record,
+                    service,
+                    metadata,
+                    end=time.perf_counter(),
+                    left_out=response.info.left_out if hasattr(response, "info") else (),
                 )
-            return response
+                return response
+            finally:
+                stages.end()
+                self._in_flight.discard(record)
 
         self._assign(method, call)
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=None, response_serializer=handler.response_serializer
         )
 
-    def _refuse(self, rpc: str, context: Any, error: PenchantError, took: float) -> NoReturn:
+    def _admit(self, context: Any) -> None:
+        """Raise Overloaded or DeadlineExceeded for a call that is not to be begun."""
+        if self._executor.is_refusing:
+            raise Overloaded(
+                f"{self._executor.max_waiting} calls are waiting already", retry_after=RETRY_AFTER
+            )
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the deadline passed before the call was begun")
+
+    def _refuse(
+        self, record: CallRecord, service: str, metadata: Any, context: Any, error: PenchantError
+    ) -> NoReturn:
         """End the call with the error's status."""
         status, detail = to_status(error)
-        CALLS.labels(rpc, detail.code).inc()
-        CALL_SECONDS.labels(rpc).observe(took)
-        request_id = _request_id(context)
-        self._log.info(
-            "refused",
-            rpc=rpc,
-            code=detail.code,
-            field=detail.field,
-            message=detail.message[:500],
-            ms=round(took * 1000, 3),
-            request_id=request_id,
+        self._telemetry.finished(
+            record,
+            service,
+            metadata,
+            end=time.perf_counter(),
+            refusal=detail,
+            status=status.value[0],
         )
         context.set_trailing_metadata(
-            ((DETAIL_KEY, detail.SerializeToString()), (REQUEST_ID, request_id))
+            (
+                (DETAIL_KEY, detail.SerializeToString()),
+                (REQUEST_ID, record.request_id),
+                retry_pushback(detail),
+            )
         )
         context.abort(status, detail.message)
         raise AssertionError("abort raises")
 
 
-def _request_id(context: Any) -> str:
-    """The caller's request id, or a new one."""
-    for key, value in context.invocation_metadata():
-        if key == REQUEST_ID and isinstance(value, str) and len(value) <= 128:
-            return value
-    return uuid.uuid4().hex
+def _parsed(parse: Any, data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        # gRPC would answer INTERNAL; a message that is none is the caller's mistake.
+        raise BadRequest("the request is not a message of this RPC") from None

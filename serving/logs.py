@@ -1,16 +1,22 @@
-"""Structured logs: one JSON object a line on stderr."""
+"""Structured logs: one JSON object a line on stderr.
+
+A line that is written while a thread works for a call has that call's request id and RPC, whoever
+writes it.
+"""
 
 import logging
 import sys
 
 import structlog
 
+from serving.stages import current
+
 
 def configure_logs(level: str, **bound: object) -> None:
     """Set up structlog for this process; `bound` goes into every line (worker, process)."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _add_call,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -23,7 +29,6 @@ def configure_logs(level: str, **bound: object) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
     _BOUND.clear()
     _BOUND.update(bound)
 
@@ -35,3 +40,13 @@ def logger() -> structlog.typing.FilteringBoundLogger:
     """A logger with what this process bound; call it where it is used, after configure_logs."""
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(**_BOUND)
     return log
+
+
+def _add_call(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What this thread's call is called."""
+    call = current()
+    if call is not None:
+        event["rpc"], event["request_id"] = call.rpc, call.request_id
+    return event

@@ -13,11 +13,10 @@ import os
 import signal
 import sys
 import threading
-import time
 
 import faiss
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from interest.v1 import (
@@ -29,10 +28,14 @@ from interest.v1 import (
 from model.errors import PenchantError
 from serving.calls import CallExecutor
 from serving.config import ServerConfig
+from serving.drain import AGE_JITTER, HURRY, stop_listening, wait_until_quiet
+from serving.health import SERVICE_NAME, HealthServicer
 from serving.interceptors import CallInterceptor
 from serving.logs import configure_logs, logger
+from serving.metrics import GENERATION_READY, MetricsFlusher
 from serving.runtime import Runtime
 from serving.servicer import AdminServicer, RetrievalServicer
+from serving.telemetry import Telemetry, open_traces
 
 SERVICES: tuple[str, ...] = (
     retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
@@ -44,14 +47,13 @@ class WorkerServer:
     """A gRPC server over one runtime, with health and reflection. Not started until `start`."""
 
     def __init__(self, config: ServerConfig, runtime: Runtime, *, worker: str) -> None:
-        self._config = config
-        executor = CallExecutor(config.threads, max_waiting=config.limits.max_pending)
-        interceptor = CallInterceptor(
-            executor, slow_ms=config.slow_ms, log_requests=config.log_requests
-        )
+        self._config, self._port = config, 0
+        self._executor = CallExecutor(config.threads, max_waiting=config.limits.max_pending)
+        self._traces = open_traces(config, worker=worker)
+        self._calls = CallInterceptor(self._executor, Telemetry(config, self._traces))
         self._server = grpc.server(
-            executor,  # type: ignore[arg-type]  # it needs no more than an Executor's submit
-            interceptors=[interceptor],
+            self._executor,  # type: ignore[arg-type]  # it needs no more than an Executor's submit
+            interceptors=[self._calls],
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", config.limits.max_message_bytes),
@@ -60,8 +62,7 @@ class WorkerServer:
                 ("grpc.max_connection_age_grace_ms", int(config.drain_grace * 1000)),
             ],
         )
-        self._health = health.HealthServicer(experimental_non_blocking=True)
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health = HealthServicer(SERVICES)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         servicer = RetrievalServicer(runtime, worker=worker)
         _warm_up(servicer)
@@ -70,30 +71,48 @@ class WorkerServer:
             AdminServicer(runtime, worker=worker), self._server
         )
         reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*SERVICES, SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
 
     def start(self) -> int:
         """Listen and say SERVING; returns the port. Raises OSError where it cannot be bound."""
         address = f"{self._config.host}:{self._config.port}"
         try:
-            port = self._server.add_insecure_port(address)
+            self._port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         self._server.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        return port
+        self._health.serve()
+        self._flusher = MetricsFlusher(
+            lambda: len(self._calls.in_flight), lambda: self._executor.num_waiting
+        )
+        GENERATION_READY.set_to_current_time()
+        return self._port
 
-    def drain(self) -> None:
-        """Say NOT_SERVING, pause, refuse new calls, let the begun ones finish."""
-        # enter_graceful_shutdown makes it final: a late set() cannot bring SERVING back.
-        self._health.enter_graceful_shutdown()
-        time.sleep(self._config.drain_pause)
-        self._server.stop(self._config.drain_grace).wait()
+    def drain(self, hurry: threading.Event) -> None:
+        """Let the callers go elsewhere, then stop; see serving/drain.py.
 
-    def _set_health(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
-        for name in ("", *SERVICES):
-            self._health.set(name, state)
+        hurry: once set, stop without waiting for callers to go; calls that have begun still have
+        their grace.
+        """
+        self._health.leave()
+        hurry.wait(self._config.drain_pause)
+        stop_listening(self._port)
+        quiet = wait_until_quiet(
+            lambda: len(self._calls.in_flight),
+            lambda: self._calls.num_begun,
+            patience=AGE_JITTER * self._config.max_connection_age,
+            hurry=hurry,
+        )
+        self._health.close()
+        stopped = self._server.stop(self._config.drain_grace)
+        logger().info("worker stopping", quiet=quiet, in_flight=len(self._calls.in_flight))
+        stopped.wait()
+        for call in self._calls.in_flight:
+            logger().error("a call outlasted its grace", rpc=call.rpc, request_id=call.request_id)
+        self._flusher.stop()
+        if self._traces is not None:
+            self._traces.close()
 
 
 def _warm_up(servicer: RetrievalServicer) -> None:
@@ -115,8 +134,9 @@ def _warm_up(servicer: RetrievalServicer) -> None:
 def main(name: str) -> int:
     """Run one worker until SIGTERM or the end of stdin; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which sends TERM
-    stopping = threading.Event()
+    stopping, hurry = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(HURRY, lambda *_: hurry.set())
     config = ServerConfig.from_json(sys.stdin.readline())
     worker = f"{name}.{os.getpid()}"
     configure_logs(config.log_level, worker=worker)
@@ -133,7 +153,7 @@ def main(name: str) -> int:
     threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
     stopping.wait()
     logger().info("worker draining")
-    server.drain()
+    server.drain(hurry)
     runtime.close()
     logger().info("worker stopped")
     return 0

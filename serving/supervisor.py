@@ -23,8 +23,10 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from model.errors import BundleRejected, ConfigError, PenchantError
 from serving.config import ServerConfig
+from serving.drain import AGE_JITTER, HURRY
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
+from serving.metrics import SupervisorMetrics
 
 _POLL = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -61,6 +63,7 @@ class _Worker:
             self.process.stdin.flush()
         self.said: dict[str, str | int] = {}
         self.started = time.monotonic()
+        self.ready: float | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -68,12 +71,18 @@ class _Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line:
+            self.ready = time.monotonic()
             self.said = json.loads(line)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker serves."""
+        """Whether the worker serves, or has served."""
         return "ready" in self.said
+
+    @property
+    def start_seconds(self) -> float:
+        """How long it took to become ready; 0 before."""
+        return self.ready - self.started if self.is_ready and self.ready is not None else 0.0
 
     def failure(self) -> PenchantError | None:
         """Why the worker could not become ready, once it has ended without being so."""
@@ -94,10 +103,19 @@ class Supervisor:
         self._config = config
         self._stopping = threading.Event()
         self._workers: list[_Worker] = []
+        self._registry = CollectorRegistry()
+        self._counted = SupervisorMetrics(self._registry)
         configure_logs(config.log_level, worker="supervisor")
 
     def stop(self) -> None:
         """Ask for the end; `run` then drains the workers and returns. Safe in a signal handler."""
+        self._stopping.set()
+
+    def hurry(self) -> None:
+        """As `stop`; asked again, do not wait for callers to go elsewhere."""
+        if self._stopping.is_set():
+            for worker in self._workers:
+                worker.process.send_signal(HURRY)
         self._stopping.set()
 
     def run(self, on_ready: Callable[[Listening], None]) -> None:
@@ -150,6 +168,15 @@ class Supervisor:
                 elif due[i] <= now:
                     del due[i]
                     self._workers[i] = _Worker(worker.name, config, environment)
+                    self._counted.restarts.inc()
+            self._count()
+
+    def _count(self) -> None:
+        """Bring the supervisor's own metrics up to date."""
+        alive = [w for w in self._workers if w.is_ready and w.process.poll() is None]
+        self._counted.workers.set(len(alive))
+        if alive:
+            self._counted.start_seconds.set(max(alive, key=lambda w: w.started).start_seconds)
 
     def _bury(self, worker: _Worker) -> None:
         failure = worker.failure()
@@ -169,7 +196,9 @@ class Supervisor:
         """Drain every worker; kill those that outlast their grace."""
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
-        patience = time.monotonic() + self._config.drain_pause + self._config.drain_grace + 5
+        config = self._config
+        longest = config.drain_pause + AGE_JITTER * config.max_connection_age + config.drain_grace
+        patience = time.monotonic() + longest + 5
         for worker in self._workers:
             try:
                 worker.process.wait(max(patience - time.monotonic(), 0.1))
@@ -213,17 +242,18 @@ class Supervisor:
             # One thread each: the threads of BLAS spin, and there is a worker for every core.
             "OMP_NUM_THREADS": str(self._config.faiss_threads),
             "OPENBLAS_NUM_THREADS": "1",
+            # Lines of gRPC's core are no JSON. GRPC_VERBOSITY=ERROR in the environment shows them.
+            "GRPC_VERBOSITY": os.environ.get("GRPC_VERBOSITY", "NONE"),
         }
         if self._config.metrics_port is None:
             yield None, environment
             return
         with tempfile.TemporaryDirectory(prefix="penchant-metrics-") as folder:
             self._metrics_folder = folder
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(self._registry, path=folder)  # type: ignore[no-untyped-call]
             try:
                 http, thread = start_http_server(
-                    self._config.metrics_port, addr=self._config.host, registry=registry
+                    self._config.metrics_port, addr=self._config.host, registry=self._registry
                 )
             except OSError as error:
                 raise ConfigError(
@@ -242,8 +272,11 @@ class Supervisor:
 
 
 def run_supervised(config: ServerConfig, on_ready: Callable[[Listening], None]) -> None:
-    """Run a supervisor that SIGTERM and SIGINT stop; raises as Supervisor.run does."""
+    """Run a supervisor that SIGTERM and SIGINT stop, and a second SIGINT hurries.
+
+    Raises as Supervisor.run does.
+    """
     supervisor = Supervisor(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGINT, lambda *_: supervisor.hurry())
     supervisor.run(on_ready)

@@ -69,7 +69,7 @@ def busy(world: World, state: Path) -> Iterator[tuple[Runtime, str]]:
     address = f"127.0.0.1:{server.start()}"
     runtime._batcher._computing = True  # as while a long batch computes
     yield runtime, address
-    server.drain()
+    server.drain(threading.Event())
     runtime.close()
 
 

@@ -184,7 +184,7 @@ def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
 
 
 def test_calls_go_on_while_a_worker_stops_and_is_started_again(start_server: Start) -> None:
-    with start_server("--workers", "2") as served:
+    with start_server("--workers", "2", "--max-connection-age", "2") as served:
         stopped = threading.Event()
         failed: list[Exception] = []
         workers: set[str] = set()

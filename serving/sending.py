@@ -1,0 +1,162 @@
+"""How a client's calls are sent: channels, deadlines, attempts, and statuses turned to exceptions.
+
+`Sender` blocks, `AsyncSender` is awaited; all else they share. Knows no RPC by what it means.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import grpc
+
+from model.errors import PenchantError
+from serving.attempts import Attempts
+from serving.channels import addresses, channel_options, positive
+from serving.errors import ServerUnavailable
+from serving.status import DETAIL_KEY, from_status
+from serving.translation import Call
+
+# ruff: noqa: ASYNC109  (`timeout` is the call's deadline: it travels to the server)
+
+Answer = TypeVar("Answer")
+Metadata = Callable[[], Mapping[str, str]]
+"""Asked before each call what to send along: `x-request-id`, `traceparent`."""
+
+REPEATABLE = frozenset(
+    {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
+    | {"ListUsers", "Recommend", "Rerank", "Retrieve"}
+)
+"""RPCs that only read: asking twice does no harm, so they are tried again where no server answers.
+An RPC that is not here is tried once."""
+
+
+class _Shared:
+    """What both senders are: where calls go, how long they may take, and which channel is next."""
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        timeout: float,
+        num_channels: int,
+        metadata: Metadata,
+    ) -> None:
+        self._addresses, self._timeout = addresses(address), positive("timeout", timeout)
+        # Neighbours lead to different addresses: the next attempt goes to another replica.
+        self._targets = self._addresses * int(positive("num_channels", num_channels))
+        self._metadata_of_call = metadata
+        self._options = channel_options(len(self._addresses))
+        self._turns = itertools.count()
+        self._methods: dict[tuple[int, str], Callable[..., Any]] = {}
+        self._is_closed = False
+
+    def _attempts(self, call: Call[Any], timeout: float | None) -> Attempts:
+        return Attempts(
+            next(self._turns),
+            num_channels=len(self._targets),
+            timeout=self._timeout if timeout is None else positive("timeout", timeout),
+            is_repeatable=call.path.rpartition("/")[2] in REPEATABLE,
+        )
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._metadata_of_call().items())
+
+    def _method(
+        self,
+        channels: Sequence[grpc.Channel] | Sequence[grpc.aio.Channel],
+        number: int,
+        call: Call[Any],
+    ) -> Callable[..., Any]:
+        """A channel's callable for an RPC; kept, since making it costs more than calling it."""
+        method = self._methods.get((number, call.path))
+        if method is None:
+            method = self._methods[number, call.path] = cast(
+                "Callable[..., Any]",
+                channels[number].unary_unary(
+                    call.path,
+                    request_serializer=type(call.request).SerializeToString,
+                    response_deserializer=call.response.FromString,
+                ),
+            )
+        return method
+
+    def _raised(self, error: grpc.RpcError) -> PenchantError:
+        """The exception that a refused call stands for. Raises it, if the client is closed."""
+        call = cast("grpc.Call", error)
+        detail = dict(call.trailing_metadata() or ()).get(DETAIL_KEY)
+        raised = from_status(
+            call.code(), call.details() or "", detail if isinstance(detail, bytes) else None
+        )
+        if isinstance(raised, ServerUnavailable):
+            where = ", ".join(self._addresses)
+            raised = ServerUnavailable(f"no server answers at {where} ({raised}).")
+        if self._is_closed:
+            raise raised from None
+        return raised
+
+
+class Sender(_Shared):
+    """Sends calls from any thread. Arguments as for serving/client.py's Client."""
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        timeout: float,
+        num_channels: int,
+        metadata: Metadata,
+    ) -> None:
+        super().__init__(address, timeout=timeout, num_channels=num_channels, metadata=metadata)
+        self._channels = [
+            grpc.insecure_channel(target, options=self._options) for target in self._targets
+        ]
+
+    def send(self, call: Call[Answer], timeout: float | None) -> Answer:
+        """The answer, by as many attempts as it takes within timeout seconds."""
+        attempts, metadata = self._attempts(call, timeout), self._metadata()
+        while True:
+            method = self._method(self._channels, attempts.channel, call)
+            try:
+                response = method(call.request, timeout=attempts.remaining, metadata=metadata)
+            except grpc.RpcError as error:
+                raised = self._raised(error)
+            else:
+                return call.translate(response)
+            time.sleep(attempts.pause(raised))
+
+    def close(self) -> None:
+        """Close the connections; calls in flight are cancelled."""
+        self._is_closed = True
+        for channel in self._channels:
+            channel.close()
+
+
+class AsyncSender(_Shared):
+    """Sends calls from one event loop, that of its first call."""
+
+    _channels: Sequence[grpc.aio.Channel] = ()
+
+    async def send(self, call: Call[Answer], timeout: float | None) -> Answer:
+        """As Sender.send."""
+        if not self._channels:  # made here, where the loop runs
+            self._channels = [
+                grpc.aio.insecure_channel(target, options=self._options) for target in self._targets
+            ]
+        attempts, metadata = self._attempts(call, timeout), self._metadata()
+        while True:
+            method = self._method(self._channels, attempts.channel, call)
+            try:
+                response = await method(call.request, timeout=attempts.remaining, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                raised = self._raised(error)
+            else:
+                return call.translate(response)
+            await asyncio.sleep(attempts.pause(raised))
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight are cancelled."""
+        self._is_closed = True
+        for channel in self._channels:
+            await channel.close(None)
