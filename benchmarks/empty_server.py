@@ -1,6 +1,8 @@
-"""A gRPC server that does nothing but return one prepared Retrieve answer: the floor.
+"""A gRPC server that does nothing but return one prepared answer: the floor.
 
-    python benchmarks/empty_server.py ANSWER-FILE [--aio]
+    python benchmarks/empty_server.py ANSWER-FILE [--aio] [--recommend]
+
+The answer is one of Retrieve, or of Recommend.
 
 The same kind of server as Penchant's (threads, one process), or with --aio the one of grpc.aio; it
 decodes the request and encodes the answer each time, as any server must. Prints its address and
@@ -22,9 +24,9 @@ from interest.v1 import retrieval_service_pb2_grpc as rpc
 
 
 class Nothing(rpc.RetrievalServiceServicer):
-    """Answers every Retrieve with the same message."""
+    """Answers every call with the same message."""
 
-    def __init__(self, answer: pb.RetrieveResponse) -> None:
+    def __init__(self, answer: Any) -> None:
         self._answer = answer
 
     def Retrieve(  # noqa: N802  (the name of the RPC)
@@ -33,11 +35,17 @@ class Nothing(rpc.RetrievalServiceServicer):
         """The prepared answer."""
         return self._answer
 
+    def Recommend(  # noqa: N802
+        self, request: pb.RecommendRequest, context: Any
+    ) -> pb.RecommendResponse:
+        """The prepared answer."""
+        return self._answer
+
 
 class NothingAsync(rpc.RetrievalServiceServicer):
     """The same on an event loop."""
 
-    def __init__(self, answer: pb.RetrieveResponse) -> None:
+    def __init__(self, answer: Any) -> None:
         self._answer = answer
 
     async def Retrieve(  # type: ignore[override]  # noqa: N802
@@ -47,7 +55,7 @@ class NothingAsync(rpc.RetrievalServiceServicer):
         return self._answer
 
 
-def serve_threads(answer: pb.RetrieveResponse) -> None:
+def serve_threads(answer: Any) -> None:
     """Serve from a pool of threads until SIGTERM."""
     server = grpc.server(ThreadPoolExecutor(32))
     rpc.add_RetrievalServiceServicer_to_server(Nothing(answer), server)
@@ -60,7 +68,7 @@ def serve_threads(answer: pb.RetrieveResponse) -> None:
     server.stop(1).wait()
 
 
-async def serve_loop(answer: pb.RetrieveResponse) -> None:
+async def serve_loop(answer: Any) -> None:
     """Serve from an event loop until SIGTERM."""
     server = grpc.aio.server()
     rpc.add_RetrievalServiceServicer_to_server(NothingAsync(answer), server)
@@ -75,7 +83,8 @@ async def serve_loop(answer: pb.RetrieveResponse) -> None:
 
 def main() -> None:
     """Serve the answer in the file until SIGTERM."""
-    answer = pb.RetrieveResponse.FromString(Path(sys.argv[1]).read_bytes())
+    kind = pb.RecommendResponse if "--recommend" in sys.argv else pb.RetrieveResponse
+    answer = kind.FromString(Path(sys.argv[1]).read_bytes())
     if "--aio" in sys.argv:
         asyncio.run(serve_loop(answer))
     else:

@@ -10,21 +10,26 @@ of one. Every request names a stored user with 50 events; nothing is cached betw
 """
 
 import argparse
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import onnxruntime
-import pyarrow.parquet as pq
-from results import ROOT, write_result
+from results import write_result
+from serving_load import (
+    ENVIRONMENT,
+    SERVER_CORE,
+    framed,
+    load,
+    long_history,
+    penchant,
+    pinned,
+    serve_command,
+)
 
 from interest.v1 import retrieval_service_pb2 as pb
 from model.ann import open_index
@@ -32,15 +37,13 @@ from model.bundle import Bundle, open_bundle
 from model.encode import pad_histories
 
 K, ITEMS, HISTORY = 100, 50_000, 50
-METHOD = "/interest.v1.RetrievalService/Retrieve"
-SERVER_CORE, LOAD_CORE = 0, 1
+RPC = "Retrieve"
 SERVERS = (
     ("penchant", "Penchant `Retrieve`", ""),
     ("empty", "empty gRPC server", "empty_server_"),
     ("empty aio", "empty grpc.aio server", "empty_aio_server_"),
 )
 """Name in the runs, name in the table, and what its figures begin with."""
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
 
 
 def prepare(work: Path) -> None:
@@ -51,57 +54,6 @@ def prepare(work: Path) -> None:
     penchant("train", work / "world", "--out", work / "run", "--recipe", "demo", "--max-minutes", 1)
     penchant("export", work / "run", "--bundle", work / "bundle", "--snapshot", work / "snapshot")
     penchant("load-users", work / "snapshot", "--state", work / "state")
-
-
-def penchant(*arguments: object) -> None:
-    """Run one `penchant` command; stop if it fails."""
-    command = [sys.executable, str(ROOT / "penchant.py"), *map(str, arguments)]
-    subprocess.run(command, check=True, env=ENVIRONMENT)
-
-
-@contextmanager
-def pinned(command: list[str]) -> Iterator[str]:
-    """Start a server on the server's core; yields the address that its first line ends with."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the server did not start: {' '.join(command)}")
-        yield line.split()[-1]
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def load(address: str, payload: Path, *, concurrency: int, requests: int) -> dict[str, float]:
-    """Requests a second and latencies in ms, by h2load on the other core."""
-    clients = 1 if concurrency == 1 else 4
-    with tempfile.NamedTemporaryFile("r") as log:
-        command = ["taskset", "-c", str(LOAD_CORE), "h2load", "-n", str(requests)]
-        command += ["-c", str(clients), "-m", str(concurrency // clients), "-t", "1"]
-        command += ["-d", str(payload), "-H", "content-type: application/grpc"]
-        command += ["-H", "te: trailers", "--log-file", log.name, f"http://{address}{METHOD}"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows = [line.split("\t") for line in log.read().splitlines()]
-    if any(row[1] != "200" for row in rows) or len(rows) != requests:
-        raise SystemExit(f"h2load saw failures:\n{done.stdout}")
-    finished = [line for line in done.stdout.splitlines() if line.startswith("finished in")]
-    rate = float(finished[0].split(",")[1].split()[0])
-    spent = np.array([int(row[2]) for row in rows]) / 1000
-    return {
-        "requests_per_second": rate,
-        "p50_ms": float(np.percentile(spent, 50)),
-        "p99_ms": float(np.percentile(spent, 99)),
-        "mean_ms": float(spent.mean()),
-    }
 
 
 def raw_costs(
@@ -164,15 +116,6 @@ def measure_raw(work: Path, *, pause: float = 0.0) -> tuple[float, float]:
     return float(encode), float(search)
 
 
-def long_history(work: Path) -> dict[str, Any]:
-    """A stored user with at least HISTORY events; their latest HISTORY of them."""
-    for row in pq.read_table(work / "snapshot" / "histories.parquet").to_pylist():
-        if len(row["item_ids"]) >= HISTORY:
-            lists = ("item_ids", "events", "timestamps")
-            return {"user_id": row["user_id"], **{name: row[name][-HISTORY:] for name in lists}}
-    raise SystemExit(f"no user has {HISTORY} events")
-
-
 def main() -> None:
     """Prepare, measure in rounds, write the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -183,16 +126,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.raw is not None:
         bundle = open_bundle(args.work / "bundle")
-        print(*raw_costs(bundle, long_history(args.work), rounds=1000, pause=args.raw))
+        print(*raw_costs(bundle, long_history(args.work, HISTORY), rounds=1000, pause=args.raw))
         return
     prepare(args.work)
-    user = long_history(args.work)["user_id"]
+    user = long_history(args.work, HISTORY)["user_id"]
     request = pb.RetrieveRequest(queries=[{"user_id": user}], k=K)
     body = request.SerializeToString()
     payload, answer = args.work / "request.bin", args.work / "answer.bin"
-    payload.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
-    serve = [sys.executable, str(ROOT / "penchant.py"), "serve", str(args.work / "bundle")]
-    serve += ["--state", str(args.work / "state"), "--port", "0", "--log-level", "error"]
+    payload.write_bytes(framed(body))
+    serve = serve_command(args.work)
     empty = [sys.executable, str(Path(__file__).parent / "empty_server.py"), str(answer)]
     runs: dict[str, list[dict[str, float]]] = {}
     raw: list[tuple[float, float]] = []
@@ -202,16 +144,16 @@ def main() -> None:
             if number == 0:
                 answer.write_bytes(one_answer(address, request))
             for concurrency in (1, 32):
-                load(address, payload, concurrency=concurrency, requests=300)  # warm
+                load(address, RPC, payload, concurrency=concurrency, requests=300)  # warm
                 runs.setdefault(f"penchant, {concurrency}", []).append(
-                    load(address, payload, concurrency=concurrency, requests=args.requests)
+                    load(address, RPC, payload, concurrency=concurrency, requests=args.requests)
                 )
         for name, command in (("empty", empty), ("empty aio", [*empty, "--aio"])):
             with pinned(command) as address:
                 for concurrency in (1, 32):
-                    load(address, payload, concurrency=concurrency, requests=300)
+                    load(address, RPC, payload, concurrency=concurrency, requests=300)
                     runs.setdefault(f"{name}, {concurrency}", []).append(
-                        load(address, payload, concurrency=concurrency, requests=args.requests)
+                        load(address, RPC, payload, concurrency=concurrency, requests=args.requests)
                     )
         raw.append(measure_raw(args.work))
         paced.append(measure_raw(args.work, pause=runs["empty, 1"][-1]["mean_ms"] / 1000))

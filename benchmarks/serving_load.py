@@ -1,0 +1,104 @@
+"""What the serving benchmarks share: a server pinned to a core, h2load on another, a stored user.
+
+Needs h2load (Debian package nghttp2-client). Knows no RPC.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from results import ROOT
+
+SERVICE = "/interest.v1.RetrievalService"
+SERVER_CORE, LOAD_CORE = 0, 1
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
+
+
+def penchant(*arguments: object) -> None:
+    """Run one `penchant` command; stop if it fails."""
+    command = [sys.executable, str(ROOT / "penchant.py"), *map(str, arguments)]
+    subprocess.run(command, check=True, env=ENVIRONMENT)
+
+
+def serve_command(work: Path, *options: object) -> list[str]:
+    """`penchant serve` of WORK/bundle and WORK/state on a free port."""
+    command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(work / "bundle")]
+    command += ["--state", str(work / "state"), "--port", "0", "--log-level", "error"]
+    return command + [str(option) for option in options]
+
+
+@contextmanager
+def pinned(command: list[str], cores: Sequence[int] = (SERVER_CORE,)) -> Iterator[str]:
+    """Start a server on these cores; yields the address that its first line ends with."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the server did not start: {' '.join(command)}")
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def load(
+    address: str, rpc: str, payload: Path, *, concurrency: int, requests: int
+) -> dict[str, float]:
+    """Requests a second and latencies in ms, by h2load on the other core.
+
+    payload: a file with one message, as `framed` makes it.
+    """
+    clients = 1 if concurrency == 1 else 4
+    with tempfile.NamedTemporaryFile("r") as log:
+        command = ["taskset", "-c", str(LOAD_CORE), "h2load", "-n", str(requests)]
+        command += ["-c", str(clients), "-m", str(concurrency // clients), "-t", "1"]
+        command += ["-d", str(payload), "-H", "content-type: application/grpc"]
+        command += [
+            "-H",
+            "te: trailers",
+            "--log-file",
+            log.name,
+            f"http://{address}{SERVICE}/{rpc}",
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows = [line.split("\t") for line in log.read().splitlines()]
+    if any(row[1] != "200" for row in rows) or len(rows) != requests:
+        raise SystemExit(f"h2load saw failures:\n{done.stdout}")
+    finished = [line for line in done.stdout.splitlines() if line.startswith("finished in")]
+    rate = float(finished[0].split(",")[1].split()[0])
+    spent = np.array([int(row[2]) for row in rows]) / 1000
+    return {
+        "requests_per_second": rate,
+        "p50_ms": float(np.percentile(spent, 50)),
+        "p99_ms": float(np.percentile(spent, 99)),
+        "mean_ms": float(spent.mean()),
+    }
+
+
+def framed(body: bytes) -> bytes:
+    """A message as gRPC sends it."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def long_history(work: Path, num_events: int) -> dict[str, Any]:
+    """A stored user with so many events at least; the latest of them."""
+    for row in pq.read_table(work / "snapshot" / "histories.parquet").to_pylist():
+        if len(row["item_ids"]) >= num_events:
+            lists = ("item_ids", "events", "timestamps")
+            return {"user_id": row["user_id"], **{name: row[name][-num_events:] for name in lists}}
+    raise SystemExit(f"no user has {num_events} events")
