@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (the table of refusals has one line a row)
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -381,6 +382,12 @@ def test_whatever_comes_in_the_answer_is_documented(
         assert "Traceback" not in detail.message
 
 
+def test_nothing_of_it_was_a_defect(value_server: Served) -> None:
+    assert value_server.process.poll() is None
+    for line in value_server.log_lines():
+        assert line["event"] not in ("defect", "worker died, restarting"), line
+
+
 def test_every_exception_has_a_status_and_is_documented() -> None:
     ours = {
         value
@@ -420,3 +427,9 @@ def test_docs_name_only_files_that_exist() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     for path in re.findall(r"`((?:serving|model|docs|protos)/[\w./]+)`", page):
         assert Path(ROOT / path).exists(), path
+
+
+def test_every_limit_is_documented_with_its_default() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    for name, value in dataclasses.asdict(Limits()).items():
+        assert f"| `{name}` | {value:,} |" in page, name
