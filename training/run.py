@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from training.dataset import (
 from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
-from training.splits import Split, split_events
+from training.splits import Part, Split, split_events
 
 _OURS = {"run.json", "encoder.json", "arrays", "checkpoints", "metrics.jsonl", "tensorboard"}
 _OURS |= {f"{part}.{end}" for part in ("test", "validation") for end in ("json", "parquet", "html")}
@@ -230,7 +230,9 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     """Write a new run folder: arrays, encoder and run.json, the last one last."""
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
-    split_events(data, config)  # or raise before anything is trained
+    split = split_events(data, config)  # or raise before anything is trained
+    for part in get_args(Part):
+        split.questions(part, seen=config.seen)
     schema = data.schema
     items = read_items_table(dataset)
     encoder = fit_encoder(schema, items, read_users_table(dataset))

@@ -149,7 +149,8 @@ def filtered(histories: Interactions, seen: Seen) -> Interactions:
 def split_events(data: Interactions, config: RunConfig) -> Split:
     """Split a dataset as a run's config says.
 
-    Raises ConfigError if the dataset cannot be split so, or if `targets` names no event of it.
+    Raises ConfigError if the dataset cannot be split so, or if `targets` names no event of it;
+    DatasetError if nothing is left to learn from.
     """
     wanted = _wanted(data, config.targets)
     kind = config.split
@@ -157,11 +158,23 @@ def split_events(data: Interactions, config: RunConfig) -> Split:
         kind = "published" if data.published.any() else "leave-one-out"
     match kind:
         case "leave-one-out":
-            return _leave_one_out(data, wanted)
+            split = _leave_one_out(data, wanted)
         case "time":
-            return _by_time(data, wanted, config.holdout_days)
+            split = _by_time(data, wanted, config.holdout_days)
         case "published":
-            return _published(data, wanted)
+            split = _published(data, wanted)
+    if not split.learned.any():
+        raise _nothing_to_learn(data)
+    return split
+
+
+def _nothing_to_learn(data: Interactions) -> DatasetError:
+    known = ", ".join(data.schema.history_events)
+    if not len(data.items):
+        problem = f"there is nothing to learn from: no event is {known}, what people engage with."
+    else:
+        problem = f"every event of {known} is held out, and nothing is left to learn from."
+    return DatasetError(problem, file="events", remedy="Write such events of the time before.")
 
 
 def _wanted(data: Interactions, names: tuple[str, ...]) -> Bool:
@@ -214,7 +227,10 @@ def _by_time(data: Interactions, wanted: Bool, holdout_days: float | None) -> Sp
             'split by. Allowed here: "leave-one-out"'
             + (' or "published".' if data.published.any() else ".")
         )
-    first, last = int(data.times[data.times >= 0].min()), int(data.times.max())
+    dated = data.times >= 0
+    if not dated.any():
+        raise _nothing_to_learn(data)
+    first, last = int(data.times[dated].min()), int(data.times.max())
     window = int((last - first) / 10 if holdout_days is None else holdout_days * _DAY)
     test = last + 1 - window
     if schema.time == "day":  # a day is held out whole
@@ -227,7 +243,6 @@ def _by_time(data: Interactions, wanted: Bool, holdout_days: float | None) -> Sp
             "days: validation and test take as many days each, and something must be left to "
             "learn from. Give fewer days."
         )
-    dated = data.times >= 0
     known: dict[Part, Bool] = {
         "validation": dated & (data.times < validation),
         "test": dated & (data.times < test),

@@ -14,6 +14,7 @@ import torch
 
 from model.errors import CheckpointError, ConfigError, DatasetError
 from tests.training.conftest import Exported, Trained
+from tests.training.contract import Dataset, events_of
 from tests.training.tiny import TINY, Silent
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.dataset import load_user_ids
@@ -213,3 +214,21 @@ def test_folders_in_which_no_run_can_start(trained: Trained, tmp_path: Path) -> 
         refuse_folder(tmp_path, resume=False)
     with pytest.raises(ConfigError, match="is a file"):
         refuse_folder(tmp_path / "notes.txt", resume=False)
+
+
+def test_a_split_that_asks_for_nothing_is_refused_before_training(
+    good: Dataset, tmp_path: Path
+) -> None:
+    """Validation would say so after the first epoch, and export after the last one."""
+    good.write()
+    with pytest.raises(DatasetError, match=r"validation part .* asks for nothing"):
+        start_run(good.folder, tmp_path / "run", TINY, rank=join("cpu"), reporter=Silent())
+    assert not (tmp_path / "run/run.json").exists()
+    # Something to validate on, and nothing to test on.
+    days = [(user, item, "watch", 1.0) for user in ("ann", "bo") for item in ("film", "room")]
+    good.parts = [events_of(100, days).with_columns(split=pl.Series(["train", "validation"] * 2))]
+    good.parts.append(events_of(200, days[:1]).with_columns(split=pl.lit("test")))
+    good.folder = good.folder.with_name("published")
+    good.write()
+    with pytest.raises(DatasetError, match=r"test part .* asks for nothing .* seen"):
+        start_run(good.folder, tmp_path / "run", TINY, rank=join("cpu"), reporter=Silent())

@@ -217,3 +217,18 @@ def test_a_part_that_asks_for_nothing_is_said_so() -> None:
     repeats = events([(1, WATCH, 0), (1, WATCH, 1), (1, WATCH, 2)])
     with pytest.raises(DatasetError, match=r"that is not left out as seen"):
         split_events(repeats, config()).questions("test")
+
+
+@pytest.mark.parametrize("kind", ["auto", "leave-one-out", "time", "published"])
+@pytest.mark.parametrize("time", ["exact", "order"])
+def test_a_dataset_that_leaves_nothing_to_learn_from_is_refused(kind: str, time: TimeKind) -> None:
+    if (kind, time) == ("time", "order"):
+        return  # refused for another reason
+    shown = events([], [], time=time)  # people who were shown things, and did nothing
+    expected = DatasetError if kind != "published" else ConfigError
+    with pytest.raises(expected, match=r"nothing .*to learn from|no event has split"):
+        split_events(shown, config(split=kind))
+    held_out = events([(1, WATCH, -1), (2, WATCH, -1), (3, WATCH, -1)], time=time, published="ttt")
+    if kind != "leave-one-out":
+        with pytest.raises(DatasetError, match=r"nothing .*to learn from"):
+            split_events(held_out, config(split=kind))
