@@ -39,7 +39,15 @@ from training.evaluate import validation_metrics
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
 from training.splits import Part, Split, split_events
 
-_OURS = {"run.json", "encoder.json", "arrays", "checkpoints", "metrics.jsonl", "tensorboard"}
+_OURS = {
+    "run.json",
+    "encoder.json",
+    "arrays",
+    "checkpoints",
+    "metrics.jsonl",
+    "tensorboard",
+    "value",
+}
 _OURS |= {f"{part}.{end}" for part in ("test", "validation") for end in ("json", "parquet", "html")}
 LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
 

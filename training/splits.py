@@ -156,16 +156,22 @@ def split_events(data: Interactions, config: RunConfig) -> Split:
     kind = config.split
     if kind == "auto":
         kind = "published" if data.published.any() else "leave-one-out"
-    match kind:
-        case "leave-one-out":
-            split = _leave_one_out(data, wanted)
-        case "time":
-            split = _by_time(data, wanted, config.holdout_days)
-        case "published":
-            split = _published(data, wanted)
+    split = _of_kind(kind, data, wanted, config.holdout_days)
     if not split.learned.any():
         raise _nothing_to_learn(data)
     return split
+
+
+def _of_kind(
+    kind: SplitKind, data: Interactions, wanted: Bool, holdout_days: float | None
+) -> Split:
+    match kind:
+        case "leave-one-out":
+            return _leave_one_out(data, wanted)
+        case "time":
+            return _by_time(data, wanted, holdout_days)
+        case "published":
+            return _published(data, wanted)
 
 
 def _nothing_to_learn(data: Interactions) -> DatasetError:

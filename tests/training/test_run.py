@@ -225,7 +225,9 @@ def test_a_split_that_asks_for_nothing_is_refused_before_training(
         start_run(good.folder, tmp_path / "run", TINY, rank=join("cpu"), reporter=Silent())
     assert not (tmp_path / "run/run.json").exists()
     # Something to validate on, and nothing to test on.
-    days = [(user, item, "watch", 1.0) for user in ("ann", "bo") for item in ("film", "room")]
+    days: list[tuple[str, str, str, float | None]] = [
+        (user, item, "watch", 1.0) for user in ("ann", "bo") for item in ("film", "room")
+    ]
     good.parts = [events_of(100, days).with_columns(split=pl.Series(["train", "validation"] * 2))]
     good.parts.append(events_of(200, days[:1]).with_columns(split=pl.lit("test")))
     good.folder = good.folder.with_name("published")
