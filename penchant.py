@@ -40,6 +40,7 @@ class Command:
 
 _offline = partial(Command, "training.cli", "train")
 _online = partial(Command, "serving.cli", "serve")
+_server = partial(Command, "serving.server_cli", "serve")
 
 COMMANDS: dict[str, Command] = {
     "simulate": _offline("Make a dataset: a small synthetic interest economy."),
@@ -48,15 +49,17 @@ COMMANDS: dict[str, Command] = {
     "inspect": _offline("Tell what a dataset holds, and what of it is suspicious."),
     "train": _offline("Train the two towers on a dataset."),
     "evaluate": _offline("Rank the whole catalogue for held-out users; print the metrics."),
+    "train-value": _offline("Train the value model on a run's towers and logged exposures."),
+    "evaluate-value": _offline("Judge a run's value model by the exposures of the test part."),
     "export": _offline("Write the bundle and the user snapshot that a server needs."),
     "embed": _offline("Write the vectors of all items or all users to Parquet."),
     "load-users": _online("Load a snapshot's users and histories into a server's store."),
-    "serve": _online("Serve a bundle over gRPC."),
+    "serve": _server("Serve a bundle over gRPC."),
     "recommend": Command(
         "serving.recommend_cli", "serve", "Ask a running server what to show to a user."
     ),
     "query": _online("Ask a running server what a user would love."),
-    "status": _online("Say whether a server is up, and what it serves."),
+    "status": _server("Say whether a server is up, and what it serves."),
 }
 
 PANELS = {"train": "From logs to a bundle", "serve": "From a bundle to answers"}

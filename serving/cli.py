@@ -1,4 +1,4 @@
-"""The commands of a serving machine: serve, load-users, query, status.
+"""What is loaded into a server and asked of it on the command line: load-users, query.
 
 Each imports what it needs when it runs. Knows no protos: it asks through serving/client.py.
 """
@@ -6,7 +6,7 @@ Each imports what it needs when it runs. Knows no protos: it asks through servin
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,107 +31,14 @@ _RANGE = re.compile(rf"^({_NUMBER})?\.\.({_NUMBER})?$")
 State = Annotated[
     Path, typer.Option(help="Folder of live state; holds store.db, is made if it is not there.")
 ]
-Address = Annotated[str, typer.Option(help="Where the server listens, host:port.")]
+Address = Annotated[
+    str, typer.Option(help="Where the server listens, host:port; replicas: a:1,b:2.")
+]
 
 
 @app.callback()
 def commands() -> None:
-    """Serve a bundle, and ask what it would show."""
-
-
-@app.command()
-def serve(
-    bundle: Annotated[
-        Path, typer.Argument(help="The bundle folder, as `penchant export` wrote it.")
-    ],
-    state: State,
-    workers: Annotated[int, typer.Option(help="Processes that serve; one a core.")] = 1,
-    index: Annotated[
-        Literal["bundle", "torch"],
-        typer.Option(
-            help="bundle: the index that the bundle carries. torch: exact, one matrix on an NVIDIA "
-            "GPU; needs the extra [gpu], and one worker."
-        ),
-    ] = "bundle",
-    device: Annotated[Literal["cuda", "cpu"], typer.Option(hidden=True)] = "cuda",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. There is no authentication: keep it private.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 picks a free one.")] = 50051,
-    metrics_port: Annotated[
-        int | None, typer.Option(help="TCP port for Prometheus (/metrics); none: not served.")
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(help="Calls that a worker holds at once; also the most in one batch.")
-    ] = 32,
-    onnx_threads: Annotated[int, typer.Option(help="Threads inside one run of the tower.")] = 1,
-    faiss_threads: Annotated[int, typer.Option(help="Threads inside one search.")] = 1,
-    candidates: Annotated[
-        int, typer.Option(help="Candidates that a recommendation ranks, where a call says nothing.")
-    ] = 500,
-    diversity: Annotated[
-        float, typer.Option(help="How diverse slates are, 0 to 1, where a call says nothing.")
-    ] = 0.0,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A limit of what calls may ask for, by its name in docs/serving.md: max_k=2000. "
-            "May be repeated."
-        ),
-    ] = None,
-    drain_pause: Annotated[
-        float, typer.Option(help="Seconds of NOT_SERVING before new calls are refused.")
-    ] = 0.5,
-    drain_grace: Annotated[
-        float, typer.Option(help="Seconds that begun calls may take to finish.")
-    ] = 10.0,
-    max_connection_age: Annotated[
-        float, typer.Option(help="Seconds after which a connection is closed gently.")
-    ] = 300.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    log_requests: Annotated[
-        bool, typer.Option("--log-requests", help="Log every call, not only slow and failed ones.")
-    ] = False,
-) -> None:
-    """Serve a bundle over gRPC until SIGTERM or Ctrl-C, which drain before they stop.
-
-    Each worker verifies the bundle and warms up before it says SERVING; one that dies is started
-    again. Logs are JSON lines on stderr.
-
-    Example: [bold]penchant serve bundle --state state --workers 2 --metrics-port 9090[/bold]
-    """
-    from serving.config import Limits, ServerConfig
-    from serving.supervisor import Listening, run_supervised
-
-    config = ServerConfig(
-        bundle=bundle,
-        state=state,
-        host=host,
-        port=port,
-        workers=workers,
-        index=index,
-        device=device,
-        metrics_port=metrics_port,
-        threads=threads,
-        onnx_threads=onnx_threads,
-        faiss_threads=faiss_threads,
-        drain_pause=drain_pause,
-        drain_grace=drain_grace,
-        max_connection_age=max_connection_age,
-        log_level=log_level,
-        log_requests=log_requests,
-        candidates=candidates,
-        diversity=diversity,
-        limits=Limits.parsed(limit or ()),
-    )
-
-    def announce(listening: Listening) -> None:
-        processes = "1 worker" if workers == 1 else f"{workers} workers"
-        print(f"Serving {bundle} with {processes} on {host}:{listening.port}", flush=True)
-        if listening.metrics_port is not None:
-            print(f"Metrics at http://{host}:{listening.metrics_port}/metrics", flush=True)
-
-    run_supervised(config, announce)
+    """Load users, and ask what a server would show them."""
 
 
 @app.command("load-users")
@@ -253,24 +160,6 @@ def query(
         except BadRequest as error:
             raise BadRequest(_in_flags(error, filter_ or ())) from None
     print_found(found, user or "this history", Console())
-
-
-@app.command()
-def status(
-    address: Address = ADDRESS,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 5.0,
-) -> None:
-    """Say whether a server is up, and what it serves. Exit code 2 if it is not.
-
-    Example: [bold]penchant status --address 127.0.0.1:50051[/bold]
-    """
-    from rich.console import Console
-
-    from serving.client import Client
-    from serving.tables import print_status
-
-    with Client(address, timeout=timeout, num_channels=1) as client:
-        print_status(client.status(), address, Console())
 
 
 def some_user(client: "Client") -> str:

@@ -143,6 +143,7 @@ class ServerConfig:
         _require(
             self.max_connection_age > 0, "max_connection_age", self.max_connection_age, "above 0"
         )
+        _require(self.slow_ms >= 0, "slow_ms", self.slow_ms, "0 or more milliseconds")
         _require(0 <= self.trace_ratio <= 1, "trace_ratio", self.trace_ratio, "0 to 1")
         _require(
             not self.trace_endpoint or self.trace_endpoint.startswith(("http://", "https://")),

@@ -63,7 +63,6 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
                 send(None)
 
         self._sender.submit(end).result()
-        self._sender.shutdown()
 
     def _set(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         self._state = state

@@ -103,7 +103,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 try:
                     self._admit(context)
-                    response = answer(_parsed(parse, data), context)
+                    with stages.stage("parse"):
+                        request = _parsed(parse, data)
+                    response = answer(request, context)
                 except PenchantError as error:
                     self._refuse(record, service, metadata, context, error)
                 except Exception as error:

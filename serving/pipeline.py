@@ -72,28 +72,34 @@ class Pipeline:
         return answers
 
     def _read(self, request: Request, clock: int) -> Answer | Exception:
-        """The users of a request; for a search from items, its answer."""
+        """The users of a request, where it is about users."""
         if not request.budget.is_wanted():
             return Cancelled("the caller has gone")
+        if isinstance(request, SimilarRequest):
+            return Answer(self.generation, [], [], np.empty(0, np.int64), None)
         try:
-            if isinstance(request, SimilarRequest):
-                found = self._similar(request)
-                return Answer(self.generation, [], [], np.empty(0, np.int64), found)
             readers = [
                 self._readers.read(query, i, request) for i, query in enumerate(request.queries)
             ]
-        except (StoreUnavailable, UnknownItem) as error:
+        except StoreUnavailable as error:
             return error
         given = [_NO_VECTORS if q.vectors is None else q.vectors for q in request.queries]
         now = np.full(len(readers), request.time_us or clock)
         return Answer(self.generation, readers, given, now, None)
 
-    def _find(self, requests: Sequence[Request], answers: Sequence[Answer | Exception]) -> None:
+    def _find(self, requests: Sequence[Request], answers: list[Answer | Exception]) -> None:
         """Fill in the candidates of every request that asks for some."""
         members: list[tuple[RetrieveRequest, Answer]] = []
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(request, RetrieveRequest) and isinstance(answer, Answer):
+        for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+            if isinstance(answer, Exception):
+                continue
+            if isinstance(request, RetrieveRequest):
                 members.append((request, answer))
+            elif isinstance(request, SimilarRequest):
+                try:
+                    answer.candidates = self._similar(request)
+                except UnknownItem as error:
+                    answers[i] = error
         groups: dict[
             tuple[tuple[Filter, ...], int, bool], list[tuple[RetrieveRequest, Answer]]
         ] = {}

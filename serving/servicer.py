@@ -132,11 +132,15 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.RetrieveRequest, answer: Answer
     ) -> retrieval_service_pb2.RetrieveResponse:
         assert answer.candidates is not None
-        response = retrieval_service_pb2.RetrieveResponse(info=self._info(answer, answer.left_out))
-        put_candidates(response.candidates, answer.candidates, answer.generation, request.fields)
-        put_readers(response, answer.readers)
-        if request.num_history:
-            put_history(response.history, answer.readers, answer.generation, request.fields)
+        info = self._info(answer, answer.left_out)
+        with stage("pack"):
+            response = retrieval_service_pb2.RetrieveResponse(info=info)
+            put_candidates(
+                response.candidates, answer.candidates, answer.generation, request.fields
+            )
+            put_readers(response, answer.readers)
+            if request.num_history:
+                put_history(response.history, answer.readers, answer.generation, request.fields)
         return response
 
     def FindSimilar(  # noqa: N802

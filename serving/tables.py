@@ -1,5 +1,6 @@
 """Answers as tables for a terminal. Knows results, not where they come from."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rich import box
@@ -103,14 +104,17 @@ def print_recommended(shown: Recommended, who: str, console: Console) -> None:
         console.print("[dim]This bundle has no value model: the order is that of retrieval.[/dim]")
 
 
-def print_status(status: ServerStatus, address: str, console: Console) -> None:
-    """What a server serves, a line each."""
+def print_status(
+    status: ServerStatus, health: Mapping[str, str], address: str, console: Console
+) -> None:
+    """What a server serves, a line each. health: service name → state."""
     bundle, store = status.bundle, status.store
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     rows = {
         "server": f"{address}, up {status.uptime_seconds:,.0f} s",
+        "health": ", ".join(f"{name} {state}" for name, state in health.items()),
         "worker": status.source.worker,
         "penchant": status.server_version,
         "bundle": f"{bundle['name']} {str(bundle['version'])[:12]}",

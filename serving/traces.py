@@ -17,6 +17,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.stages import CallRecord
+EXPORT_SECONDS = 3.0
+"""How long one batch of spans may take; also what an absent collector adds to a server's end."""
 
 
 class Traces:
@@ -32,7 +34,8 @@ class Traces:
                 {"service.name": "penchant", "service.instance.id": worker}  # as OTEL_* override
             ),
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("penchant")
         self._propagator = TraceContextTextMapPropagator()
 
