@@ -3,8 +3,9 @@
 Rows are ranked by a bf16 copy first, half the memory to read; the best of them, and enough more
 that no better row can be missing, are scored again in float32. How many are enough follows from how
 far the copy can be off (Cauchy-Schwarz); where that says too little, the query is scored in float32
-one and all. The one module of serving that imports torch; it knows neither FAISS nor gRPC, so that
-it runs under any CUDA machine's own torch.
+one and all. Rows are taken a block at a time, of which the best alone are kept, so that scores stay
+in the GPU's cache and their memory does not grow with the rows. The one module of serving that
+imports torch; it knows neither FAISS nor gRPC, so that it runs under any CUDA machine's own torch.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ SCAN_ROWS = 32_768
 """With at most this many rows allowed, those rows are copied out and scored in float32."""
 _SPARE = 64
 """Rows re-scored beyond k, at least; otherwise k again."""
-_MAX_SCORES = 1 << 28
-"""Scores held at once (1 GiB in float32); more queries go in turns."""
+_MAX_NUMBERS = 1 << 23
+"""Scores of a block, and numbers of fetched vectors, held at once: 32 MiB in float32, which a
+GPU's cache holds. More rows, and more queries, go in turns."""
 _ROUNDING = 2e-5
 """What float32 may add to an inner product, as a share of the lengths' product."""
 
@@ -80,7 +82,7 @@ class TorchIndex:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         num_allowed = self.num_rows if allowed is None else allowed.count
         depth = min(k, num_allowed)
-        size = max(_MAX_SCORES // max(num_allowed, 1), 1)
+        size = max(_MAX_NUMBERS // max(self._fetch(depth) * self.dim, 1), 1)
         for start in range(0, len(queries) if depth else 0, size):
             part = slice(start, min(start + size, len(queries)))
             block = torch.tensor(queries[part], device=self._device)
@@ -98,15 +100,11 @@ class TorchIndex:
         if allowed is not None and allowed.count <= SCAN_ROWS:
             return self._scan(queries, k, torch.from_numpy(allowed.rows).to(self._device), gone)
         mask = None if allowed is None else self._mask(allowed)
-        fetch = min(k + max(k, _SPARE), self.num_rows)
-        rounded = queries.bfloat16()
-        coarse = _without(_product(rounded, self._coarse), mask, gone)
-        tops, rows = coarse.topk(fetch)
-        rows = rows.sort(dim=1).values  # a stable sort by score then puts the lower row first
+        fetch, rounded = self._fetch(k), queries.bfloat16()
+        tops, rows = _top(rounded, self._coarse, fetch, mask, gone)
         exact = (self._vectors[rows] * queries[:, None]).sum(dim=2)
-        exact = exact.masked_fill(coarse.gather(1, rows).isneginf(), -torch.inf)
-        order = exact.sort(dim=1, descending=True, stable=True)
-        rows, scores = rows.gather(1, order.indices)[:, :k], order.values[:, :k]
+        scores, rows = _in_order(exact.masked_fill(tops.isneginf(), -torch.inf), rows)
+        scores, rows = scores[:, :k], rows[:, :k]
         if fetch == self.num_rows:
             return rows, scores
         # |q·v - q'·v'| is at most |q - q'||v| + |q'||v - v'|, the primes being the bf16 copies.
@@ -120,16 +118,21 @@ class TorchIndex:
             place[again] = torch.arange(len(again), device=self._device)
             owner = place[gone[0]]
             gone = torch.stack([owner, gone[1]])[:, owner >= 0]
-            whole = _without(queries[again] @ self._vectors.T, mask, gone)
-            rows[again], scores[again] = _sorted_top(whole, k)
+            scores[again], rows[again] = _in_order(
+                *_top(queries[again], self._vectors, k, mask, gone)
+            )
         return rows, scores
+
+    def _fetch(self, k: int) -> int:
+        """How many rows are scored again in float32 for the k best."""
+        return min(k + max(k, _SPARE), self.num_rows)
 
     def _scan(self, queries: Tensor, k: int, few: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
         """The best among `few` rows (rising), in float32."""
         place = torch.searchsorted(few, gone[1]).clamp(max=len(few) - 1)
         inside = few[place] == gone[1]
         gone = torch.stack([gone[0][inside], place[inside]])
-        places, scores = _sorted_top(_without(queries @ self._vectors[few].T, None, gone), k)
+        scores, places = _in_order(*_top(queries, self._vectors[few], k, None, gone))
         return few[places], scores
 
     def _mask(self, allowed: Bitmap) -> Tensor:
@@ -153,31 +156,54 @@ def require_device(device: DeviceName) -> None:
         )
 
 
+def _top(
+    queries: Tensor, vectors: Tensor, k: int, mask: Tensor | None, gone: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores and rows [Q, k] of the k largest products of queries [Q, D] with vectors [N, D].
+
+    Best first, in any order among equals. mask: [N] bool, rows allowed. gone: [2, G] pairs of query
+    and excluded row, by row. A row that is not allowed, or excluded, has the score -inf.
+    """
+    size = max(_MAX_NUMBERS // max(len(queries), 1), k)
+    starts = range(0, len(vectors), size)
+    ends = torch.searchsorted(
+        gone[1], torch.tensor([*starts[1:], len(vectors)], device=gone.device)
+    )
+    best = torch.empty((len(queries), 0), device=queries.device)
+    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+    before = 0
+    for start, end in zip(starts, ends.tolist(), strict=True):
+        block = _product(queries, vectors[start : start + size])
+        if mask is not None:
+            block.masked_fill_(~mask[start : start + size], -torch.inf)
+        owners, out = gone[:, before:end]
+        block[owners, out - start] = -torch.inf
+        before = end
+        scores, columns = block.topk(min(k, block.shape[1]))
+        best, rows = torch.cat([best, scores], dim=1), torch.cat([rows, columns + start], dim=1)
+        if best.shape[1] > k:
+            best, kept = best.topk(k)
+            rows = rows.gather(1, kept)
+    return best, rows
+
+
 def _product(queries: Tensor, vectors: Tensor) -> Tensor:
-    """[Q, D] bf16 times [N, D], summed and returned in float32: [Q, N]."""
+    """[Q, D] times [N, D], summed and returned in float32: [Q, N]; both bf16 or both float32."""
     if vectors.dtype == torch.bfloat16:
         return torch.mm(queries, vectors.T, out_dtype=torch.float32)
     return queries.float() @ vectors.T
 
 
-def _without(scores: Tensor, mask: Tensor | None, gone: Tensor) -> Tensor:
-    """Scores [Q, N] with -inf, in place, outside the mask and for excluded pairs."""
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
-    scores[gone[0], gone[1]] = -torch.inf
-    return scores
-
-
-def _sorted_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Columns and values of the k largest of each row; among equals the lower column first."""
-    columns = scores.topk(k).indices.sort(dim=1).values
-    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return columns.gather(1, order.indices), order.values
+def _in_order(scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [Q, k], the best first; among equals the lower row first."""
+    rows, order = rows.sort(dim=1)
+    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return scores, rows.gather(1, order)
 
 
 def _flat(excluded: Sequence[Int64], num_rows: int) -> Tensor:
-    """[2, G] int64: which query must not return which row, of all that exist."""
+    """[2, G] int64: which query must not return which row, of all that exist; by row."""
     owners = np.repeat(np.arange(len(excluded)), [len(rows) for rows in excluded])
     rows = np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64)
-    inside = rows < num_rows
-    return torch.from_numpy(np.stack([owners[inside], rows[inside]]).astype(np.int64))
+    order = np.argsort(rows, kind="stable")[: np.count_nonzero(rows < num_rows)]
+    return torch.from_numpy(np.stack([owners[order], rows[order]]).astype(np.int64))

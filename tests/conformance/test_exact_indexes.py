@@ -91,10 +91,35 @@ def test_vectors_that_bf16_cannot_tell_apart_are_still_told_apart(
 def test_a_matrix_larger_than_one_pass_is_searched_in_turns(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_index, "_MAX_SCORES", 7000)
+    monkeypatch.setattr(torch_index, "_MAX_NUMBERS", 7000)
+    monkeypatch.setattr(torch_index, "SCAN_ROWS", 20)
     vectors, queries = unit(rng, 2500), unit(rng, 9)
-    excluded = [np.unique(rng.integers(0, 2500, 50 * i)) for i in range(9)]
-    check(torch_matrix(vectors), vectors, queries, 30, excluded=excluded)
+    excluded = [np.unique(rng.integers(0, 2600, 50 * i)) for i in range(9)]
+    widths: list[int] = []
+    product = torch_index._product
+
+    def watched(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        widths.append(len(queries) * len(vectors))
+        return product(queries, vectors)
+
+    monkeypatch.setattr(torch_index, "_product", watched)
+    for k in (1, 30, 400):
+        check(torch_matrix(vectors), vectors, queries, k, excluded=excluded)
+        check(torch_matrix(vectors), vectors, queries, k, allowed=rng.random(2500) < 0.3)
+    assert len(widths) > 20 and max(widths) <= 7000, "more scores were held at once"
+
+
+def test_ties_across_blocks_are_none_the_less_in_order(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_index, "_MAX_NUMBERS", 2000)
+    distinct = unit(rng, 40)
+    vectors, queries = distinct[rng.permutation(np.repeat(np.arange(40), 50))], unit(rng, 3)
+    rows, scores = torch_matrix(vectors).search(queries, 500)
+    for found, values in zip(rows, scores, strict=True):
+        assert len(set(found.tolist())) == 500
+        assert (np.diff(values) <= 0).all() and (np.diff(found)[np.diff(values) == 0] > 0).all()
+    assert (torch_matrix(vectors).search(queries, 500)[0] == rows).all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
