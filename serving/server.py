@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import faiss
 import grpc
@@ -37,6 +38,9 @@ from serving.runtime import Runtime
 from serving.servicer import AdminServicer, RetrievalServicer
 from serving.telemetry import Telemetry, open_traces
 
+if TYPE_CHECKING:
+    from serving.traces import Traces
+
 SERVICES: tuple[str, ...] = (
     retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
@@ -46,11 +50,18 @@ SERVICES: tuple[str, ...] = (
 class WorkerServer:
     """A gRPC server over one runtime, with health and reflection. Not started until `start`."""
 
-    def __init__(self, config: ServerConfig, runtime: Runtime, *, worker: str) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        runtime: Runtime,
+        *,
+        worker: str,
+        traces: "Traces | None" = None,
+    ) -> None:
         self._config, self._port = config, 0
         self._executor = CallExecutor(config.threads, max_waiting=config.limits.max_pending)
-        self._traces = open_traces(config, worker=worker)
-        self._calls = CallInterceptor(self._executor, Telemetry(config, self._traces))
+        self._traces = traces
+        self._calls = CallInterceptor(self._executor, Telemetry(config, traces))
         self._server = grpc.server(
             self._executor,  # type: ignore[arg-type]  # it needs no more than an Executor's submit
             interceptors=[self._calls],
@@ -142,8 +153,9 @@ def main(name: str) -> int:
     configure_logs(config.log_level, worker=worker)
     faiss.omp_set_num_threads(config.faiss_threads)
     try:
+        traces = open_traces(config, worker=worker)  # before gigabytes are read
         runtime = Runtime(config)
-        server = WorkerServer(config, runtime, worker=worker)
+        server = WorkerServer(config, runtime, worker=worker, traces=traces)
         port = server.start()
     except (PenchantError, OSError) as error:
         _tell({"error": str(error), "kind": type(error).__name__})
