@@ -146,3 +146,24 @@ def test_lists_survive_the_disk(built: Built, tmp_path: Path) -> None:
         rows, scores = built.index.search(built.queries, 100, allowed=allowed)
         again = opened.search(built.queries, 100, allowed=allowed)
         assert np.array_equal(rows, again[0]) and np.array_equal(scores, again[1])
+
+
+@pytest.mark.parametrize(("k", "filtered"), [(10, False), (300, False), (10, True)])
+def test_in_a_hurry_it_reads_less_and_never_says_what_is_wrong(
+    built: Built, k: int, filtered: bool
+) -> None:
+    quick = built.index.quick(0.25)
+    allowed = Bitmap(built.clusters < 30) if filtered else None
+    mask = None if allowed is None else allowed.mask
+    queries = built.queries[:60]
+    rows, scores = quick.search(queries, k, allowed=allowed)
+    exact, _ = exact_search(queries, built.vectors, k, allowed=mask)
+    found = recall_at(rows, exact)
+    usual = recall_at(built.index.search(queries, k, allowed=allowed)[0], exact)
+    assert 0.5 < found < usual
+    for query, some, given in zip(queries, rows, scores, strict=True):
+        real = some >= 0
+        np.testing.assert_allclose(built.vectors[some[real]] @ query, given[real], rtol=1e-4)
+        assert mask is None or mask[some[real]].all()
+    # The index that it was made from reads as much as before.
+    assert recall_at(built.index.search(queries, k, allowed=allowed)[0], exact) == usual
