@@ -39,8 +39,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., size] float32. Returns the same shape."""
-        standard: Tensor = (x - self.mean) / self.scale
-        return standard
+        return (x - cast(Tensor, self.mean)) / cast(Tensor, self.scale)
 
 
 class ItemSide(nn.Module):
@@ -114,7 +113,7 @@ class ValueFeatures(nn.Module):
     def __init__(self, config: ValueConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.max_history = config.max_history
+        self.max_history, self.num_events = config.max_history, config.num_events
         self.events = nn.Parameter(torch.randn(config.num_events + 1, dim) * _INIT_STD)
         self.positions = (
             nn.Parameter(torch.zeros(config.max_history, dim)) if config.has_order else None
@@ -130,7 +129,7 @@ class ValueFeatures(nn.Module):
             else None
         )
         self.attention = TargetAttention(dim, config.attention_heads)
-        self.user_size = (3 if config.profile_features else 2) * dim + 1
+        self.user_size = (3 if config.profile_features else 2) * dim + config.num_events
         self.candidate_size = 4 * dim + config.attention_heads + 3
         self.taste = nn.Linear(self.user_size, dim)
 
@@ -159,13 +158,15 @@ class ValueFeatures(nn.Module):
             after = torch.cat([idle.unsqueeze(1), gaps[:, 1:].flip(1)], dim=1)
             x = x + self.age(after.cumsum(dim=1).flip(1))
         real = mask.to(x.dtype).unsqueeze(-1)
-        count = real.sum(dim=1)
         x = x * real
-        pooled = x.sum(dim=1) / count.clamp(min=1)
+        pooled = x.sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        # How much a user did of each kind tells more of rare heads than what it was done to.
+        codes = torch.arange(1, self.num_events + 1, device=x.device)
+        counts = ((events.unsqueeze(-1) == codes).to(x.dtype) * real).sum(dim=1)
         if self.idle is not None and idle is not None:
             pooled = pooled + self.idle(idle)
         wishes = self.interests(self.standard_interests(interests))
-        known = [pooled, wishes.mean(dim=1), torch.log1p(count)]
+        known = [pooled, wishes.mean(dim=1), torch.log1p(counts)]
         if self.profile is not None:
             known.append(self.profile(profile))
         user = torch.cat(known, dim=-1)
@@ -209,8 +210,8 @@ class SharedBottom(nn.Module):
         """user: [B, U]. candidates: [B, C, P]. Returns [B, C, 1, H]."""
         x = self.candidate(candidates) + self.user(user).unsqueeze(1)
         x = self.dropout(F.relu(x))
-        x = self.dropout(F.relu(self.second(x)))
-        return x.unsqueeze(2)
+        states: Tensor = self.dropout(F.relu(self.second(x))).unsqueeze(2)
+        return states
 
 
 class LinearHeads(nn.Module):

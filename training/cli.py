@@ -1,4 +1,4 @@
-"""The offline commands: simulate, validate, train, export; evaluate, import and inspect: *_cli.py.
+"""The offline commands: simulate, validate, train, export; the others are in *_cli.py.
 
 Only arguments, progress and printing; what each command does is in the module it names. torch is
 imported inside the commands that need it, so that `--help` is quick.
@@ -16,6 +16,7 @@ from training.import_cli import importers
 from training.inspect_cli import inspect
 from training.recipes import RECIPES, find_recipe
 from training.terminal import console, progress_bar, say, suggest
+from training.value_cli import evaluate_value, train_value
 from training.world.config import WorldConfig
 
 _WORLD = WorldConfig()
@@ -23,6 +24,8 @@ app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_compl
 app.add_typer(importers, name="import")
 app.add_typer(embedders, name="embed")
 app.command()(evaluate)
+app.command()(train_value)
+app.command()(evaluate_value)
 app.command()(inspect)
 
 
@@ -205,6 +208,7 @@ def export(
         f"{report.num_circles} circles, {report.num_users:,} users\n"
         f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
         f"item tower {report.item_tower_error:.1e} (at most 1e-4 passes)\n"
+        + (f"{report.value_errors.sentence()}\n" if report.value_errors else "")
         + sentence(report.index),
     )
     suggest(

@@ -42,6 +42,8 @@ from training.onnx_towers import (
 )
 from training.run import Run
 from training.tower_ranker import item_vectors
+from training.value.export import ValueErrors, export_value
+from training.value.stored import has_value, load_value
 
 METRIC_USERS = 20_000
 """At most so many users, chosen by the run's seed, are asked for the manifest's metrics; `penchant
@@ -67,6 +69,8 @@ class ExportReport:
     user_tower_error: float
     item_tower_error: float
     """Largest absolute difference between ONNX Runtime and torch, over all that was compared."""
+    value_errors: ValueErrors | None
+    """The same for the value model; None where the run has none."""
     index: dict[str, Any]
     """What the manifest says of the index: its kind, recall, seconds and memory."""
     metrics: dict[str, Any]
@@ -99,6 +103,7 @@ def export_run(
     refuse_existing(bundle, kind="bundle" if replace else None)
     refuse_existing(snapshot, kind="snapshot" if replace else None)
     require_exportable(model)
+    value = load_value(run) if has_value(run) else None
     say = progress or (lambda done, what: None)
     schema, as_of = run.data.schema, last_event(run)
     items = read_items_table(run.dataset)
@@ -132,6 +137,11 @@ def export_run(
         user_error = user_tower_error(run, model, vectors, folder / files.USER_TOWER)
         item_error = item_tower_error(run, vectors, folder / files.ITEM_TOWER)
         body["parity"] = {"user_tower": user_error, "item_tower": item_error}
+        value_errors = None
+        if value is not None:
+            say(0.75, "export the value model")
+            body["value"], value_errors = export_value(run, model, value, order, folder)
+            body["parity"] |= value_errors.to_json()
         say(0.8, "write vectors, index and items")
         gate, queries = _gate(run, model, vectors, ids)
         pq.write_table(gate, folder / files.GATE)
@@ -154,7 +164,15 @@ def export_run(
         num_users = write_snapshot(run, snapshot, as_of=as_of, replace=replace)
     say(1.0, "done")
     return ExportReport(
-        len(vectors), num_active, num_users, len(circles), user_error, item_error, index, metrics
+        num_items=len(vectors),
+        num_active=num_active,
+        num_users=num_users,
+        num_circles=len(circles),
+        user_tower_error=user_error,
+        item_tower_error=item_error,
+        value_errors=value_errors,
+        index=index,
+        metrics=metrics,
     )
 
 

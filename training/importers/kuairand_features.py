@@ -59,7 +59,9 @@ def kuairand_schema(name: str, *, time: TimeKind, events: Mapping[str, Event]) -
         events=dict(events),
         # What a user did at an exposure: every event that is not itself a showing.
         heads=[
-            Head(name=name, event=name) for name, event in events.items() if event.role != "exposure"
+            Head(name=name, event=name)
+            for name, event in events.items()
+            if event.role != "exposure"
         ],
     )
 

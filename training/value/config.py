@@ -1,5 +1,6 @@
 """ValueRunConfig: everything that decides how the value model of a run is trained."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,14 +29,32 @@ class ValueRunConfig:
     weight_decay: float = 0.01
     patience: int = 3
     """Epochs without a better log loss on the choosing day before training stops."""
+    warmup_steps: int = 50
+    final_learning_rate: float = 0.05
+    """The cosine schedule ends at this share of the learning rate."""
+    clip_norm: float = 5.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
         for name in ("epochs", "batch_exposures", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("min_steps_per_epoch", "weight_decay"):
+        for name in ("min_steps_per_epoch", "warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for name in ("learning_rate", "clip_norm"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(
+            0 <= self.final_learning_rate <= 1,
+            "final_learning_rate",
+            self.final_learning_rate,
+            "0 to 1",
+        )
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """The learning rate of a step: linear warm-up, then a cosine."""
+        warm = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / max(num_steps, 1), 1.0)))
+        floor = self.final_learning_rate
+        return self.learning_rate * warm * (floor + (1 - floor) * cosine)
 
     def batch_size(self, num_exposures: int) -> int:
         """Exposures in a batch when an epoch has so many."""
@@ -52,4 +71,7 @@ def run_from_json(body: Mapping[str, Any]) -> ValueRunConfig:
     unknown = sorted(set(body) - set(ValueRunConfig.__dataclass_fields__))
     if unknown:
         raise ConfigError(f"unknown field {unknown[0]!r} in a value run's config.")
-    return ValueRunConfig(**{n: tuple(v) if isinstance(v, list) else v for n, v in body.items()})
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in body.items()
+    }
+    return ValueRunConfig(**fields)

@@ -232,11 +232,11 @@ def _bounds(run: Run, events: pl.DataFrame) -> tuple[int, int, int]:
             )
         first, last = int(later.to_numpy().min()), int(later.to_numpy().max())
         begins = shown.filter(pl.col("split") == 2)["time"].drop_nulls()
-        end = int(begins.to_numpy().min()) if len(begins) else last + 1
-        return first, last + 1 - _choosing(run.data.schema, last + 1 - first), max(end, last + 1)
-    first, end = split.moments["validation"], split.moments["test"]
-    assert first is not None and end is not None  # a split by time has both
-    return first, end - _choosing(run.data.schema, end - first), end
+        test = int(begins.to_numpy().min()) if len(begins) else last + 1
+        return first, last + 1 - _choosing(run.data.schema, last + 1 - first), max(test, last + 1)
+    begin, end = split.moments["validation"], split.moments["test"]
+    assert begin is not None and end is not None  # a split by time has both
+    return begin, end - _choosing(run.data.schema, end - begin), end
 
 
 def _choosing(schema: Schema, span: int) -> int:

@@ -1,4 +1,4 @@
-"""What the value model reads at an exposure, with the towers frozen: arrays, and batches of tensors.
+"""What the value model reads at an exposure, with the towers frozen: arrays and batches.
 
 The user tower reads each history as it stood at the exposure, as a server would have run it then,
 so that scores and interests are those that serving will give. Knows no losses and no files.
@@ -138,7 +138,9 @@ def make_examples(
     matrix = vectors.numpy()
     for start in range(0, len(moments), 1 << 16):
         part = slice(start, start + (1 << 16))
-        found = np.einsum("nmd,nd->nm", bare.interests[moments[part]], matrix[exposures.items[part]])
+        found = np.einsum(
+            "nmd,nd->nm", bare.interests[moments[part]], matrix[exposures.items[part]]
+        )
         bare.scores[part] = found.max(axis=1)
     return bare
 
@@ -278,4 +280,3 @@ def batches(
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         yield chosen, make_batch(examples, chosen, max_history=max_history)
-

@@ -6,7 +6,6 @@ network the numbers it was fitted with; an item that came later has the prior ro
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +59,3 @@ def count_stats(before: Exposures, popularity: Int64) -> ItemStats:
         values=np.stack([columns[name] for name in names], axis=1).astype(np.float32),
         prior=np.array([prior[name] for name in names], np.float32),
     )
-
-
-def write_stats(stats: ItemStats, path: Path) -> None:
-    """Write `values` as npy; names and prior are in the value model's JSON."""
-    np.save(path, stats.values)

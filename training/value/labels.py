@@ -60,7 +60,7 @@ def label(
 
 
 def _of_the_same_showing(shown: pl.DataFrame, done: pl.DataFrame) -> Bool:
-    """[N] whether any of `done` has the exposure's id; the item, too, where a whole slate has it."""
+    """[N] whether any of `done` has the exposure's id; where a slate shares it, the item, too."""
     found = done.select("exposure_id", "item_id").filter(pl.col("exposure_id").is_not_null())
     alone = shown["exposure_id"].is_in(found["exposure_id"].unique().implode()).to_numpy()
     if not shown["shared"].any():
@@ -94,7 +94,7 @@ def _needs_times(head: Head, schema: Schema, shown: pl.DataFrame) -> str:
         else f"no exposure_id at {shown['exposure_id'].null_count():,} exposures"
     )
     return (
-        f"head {head.name!r} has {why}, and the dataset has time = {schema.time!r}: what came of an "
-        "exposure cannot be told. Write the column `exposure_id` of exposures and of what they led "
-        "to, and leave out window_days (docs/dataset.md)."
+        f"head {head.name!r} has {why}, and the dataset has time = {schema.time!r}: what came of "
+        "an exposure cannot be told. Write the column `exposure_id` of exposures and of what they "
+        "led to, and leave out window_days (docs/dataset.md)."
     )

@@ -1,0 +1,148 @@
+"""How well the value model orders exposures, beside the order that retrieval gives them.
+
+`penchant evaluate-value` reads the test part here, once. Knows rankings by their scores alone, so
+that a benchmark may add another model's.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.atomic import write_text
+from model.towers import TwoTower
+from training.run import Run
+from training.value.exposures import ExposureLog, Part
+from training.value.fit import predict
+from training.value.inputs import Examples, item_arrays, make_examples
+from training.value.metrics import Interval, Ranking, bootstrap
+from training.value.stored import TEST, StoredValue
+
+Float32 = npt.NDArray[np.float32]
+Progress = Callable[[float, str], None]
+
+VALUE, RETRIEVAL = "value", "retrieval"
+SAMPLES = 500
+"""Draws of users for an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRankings:
+    """The orders of one head's exposures: by the value model, by retrieval, and by others."""
+
+    rankings: dict[str, Ranking]
+    num_people: int
+    mean_probability: float
+    """The mean of what the value model says; beside the rate of positives, it tells whether
+    probabilities are what they are called."""
+
+    @property
+    def first(self) -> Ranking:
+        """The value model's."""
+        return self.rankings[VALUE]
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and, for each ranking, the metrics; null where there is nothing to compare."""
+        return {
+            **self._counts(),
+            **{
+                name: {m: _or_none(v) for m, v in ranking.measure().items()}
+                for name, ranking in self.rankings.items()
+            },
+        }
+
+    def with_intervals(self, *, samples: int, seed: int) -> dict[str, Any]:
+        """As to_json, each metric with the interval of resampled users; and how far the value
+        model is above each other ranking, with the interval of that."""
+        own, above = bootstrap(self.rankings, self.num_people, samples=samples, seed=seed)
+        return {
+            **self._counts(),
+            **{name: {m: _interval(i) for m, i in found.items()} for name, found in own.items()},
+            "value_above": {
+                name: {m: _interval(i) for m, i in found.items()} for name, found in above.items()
+            },
+        }
+
+    def _counts(self) -> dict[str, Any]:
+        one = self.first
+        return {
+            "num_exposures": one.num_exposures,
+            "num_positives": one.num_positives,
+            "num_users": one.num_users,
+            "mean_probability": self.mean_probability,
+        }
+
+
+def rank_heads(
+    logits: Float32, examples: Examples, *, others: Mapping[str, Float32] | None = None
+) -> dict[str, HeadRankings]:
+    """The rankings of each head over the exposures whose label is known.
+
+    logits: [N, T] of the value model. others: name → scores [N, T] of other models.
+    """
+    exposures = examples.exposures
+    found = {}
+    for place, head in enumerate(exposures.heads):
+        known = exposures.known[:, place]
+        scores = {VALUE: logits[known, place], RETRIEVAL: examples.scores[known]}
+        scores |= {name: of[known, place] for name, of in (others or {}).items()}
+        labels, users = exposures.labels[known, place], exposures.owners[known]
+        chances = 1 / (1 + np.exp(-logits[known, place].astype(np.float64)))
+        found[head.name] = HeadRankings(
+            {n: Ranking(users, labels, s, len(exposures.people)) for n, s in scores.items()},
+            len(exposures.people),
+            float(chances.mean()) if len(chances) else float("nan"),
+        )
+    return found
+
+
+def evaluate_value(
+    run: Run,
+    model: TwoTower,
+    value: StoredValue,
+    *,
+    part: Part = "test",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Rank the exposures of a part by the value model and by retrieval, with intervals."""
+    say = progress or (lambda done, what: None)
+    say(0.0, "read exposures")
+    exposures = ExposureLog(run).read(part).with_heads(tuple(h.name for h in value.heads))
+    say(0.1, "run the item tower")
+    items = item_arrays(run, model, value.stats)
+    examples = make_examples(
+        run, model, exposures, items.vectors, progress=lambda d, what: say(0.1 + 0.5 * d, what)
+    )
+    say(0.6, "run the value model")
+    logits = predict(value.network, items, examples, max_history=value.config.max_history)
+    heads: dict[str, Any] = {}
+    rankings = rank_heads(logits, examples)
+    for number, (name, ranking) in enumerate(rankings.items()):
+        say(0.7 + 0.3 * number / len(rankings), f"resample users: {name}")
+        heads[name] = ranking.with_intervals(samples=SAMPLES, seed=value.config.seed)
+    say(1.0, "done")
+    return {
+        "dataset": run.data.schema.name,
+        "split": run.split.kind,
+        "part": part,
+        "samples": SAMPLES,
+        "heads": heads,
+    }
+
+
+def write_test(run: Run, found: Mapping[str, Any]) -> None:
+    """Write RUN/value/test.json, whole or not at all."""
+    write_text(run.path / TEST, json.dumps(found, indent=1) + "\n")
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    return {name: _or_none(value) for name, value in asdict(interval).items()}
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,157 @@
+"""The value model's training loop: exposures in, the weights of the best epoch out.
+
+The towers are frozen. Training stops when the log loss on the choosing day no longer falls. Knows
+examples as arrays; no datasets and no files.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.value import ValueNetwork
+from training.loop import Diverged
+from training.value.config import ValueRunConfig
+from training.value.inputs import Examples, ItemArrays, batches, logits_from, logits_of
+
+Float32 = npt.NDArray[np.float32]
+Progress = Callable[[float, str], None]
+
+_PREDICTED_TOGETHER = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How training went."""
+
+    best_epoch: int
+    """From 1."""
+    losses: list[float]
+    """Mean loss of each epoch, summed over heads."""
+    choosing_losses: list[float]
+    """Log loss on the choosing day after each epoch, summed over heads."""
+    seconds: float
+
+
+def fit_network(
+    network: ValueNetwork,
+    items: ItemArrays,
+    fit: Examples,
+    choose: Examples,
+    config: ValueRunConfig,
+    *,
+    progress: Progress,
+) -> Fit:
+    """Train the network in place; it ends with the weights of the best epoch, in evaluation mode.
+
+    Raises Diverged if the loss is no longer a number.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(config.seed)
+    _measure_inputs(network, items, fit)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        foreach=True,
+    )
+    num = len(fit.scores)
+    size = config.batch_size(num)
+    num_steps = math.ceil(num / size) * config.epochs
+    step, best = 0, math.inf
+    best_epoch, best_weights = 0, copy.deepcopy(network.state_dict())
+    losses: list[float] = []
+    choosing: list[float] = []
+    for epoch in range(1, config.epochs + 1):
+        network.train()
+        order = np.random.default_rng([config.seed, epoch]).permutation(num)
+        total = 0.0
+        for _, batch in batches(fit, order, size=size, max_history=config.max_history):
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step, num_steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss = head_losses(logits_of(network, items, batch), batch.labels, batch.known).sum()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            optimizer.step()
+            total += loss.item() * len(batch.labels)
+            step += 1
+            progress(step / num_steps, _said(epoch, choosing))
+        losses.append(total / num)
+        found = predict(network, items, choose, max_history=config.max_history)
+        choosing.append(log_loss(found, choose))
+        if not math.isfinite(losses[-1] + choosing[-1]):
+            raise Diverged(
+                f"the loss is {losses[-1]} in epoch {epoch}: training diverged. Nothing was "
+                "written; train again with a lower learning_rate."
+            )
+        if choosing[-1] < best:
+            best, best_epoch = choosing[-1], epoch
+            best_weights = copy.deepcopy(network.state_dict())
+        elif epoch - best_epoch >= config.patience:
+            break
+    network.load_state_dict(best_weights)
+    network.eval()
+    return Fit(best_epoch, losses, choosing, time.perf_counter() - started)
+
+
+def head_losses(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """Log loss of each head [T]: the mean over the exposures at which its label is known.
+
+    logits, labels, known: [n, T] float32, known 1 or 0.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * known
+    return each.sum(dim=0) / known.sum(dim=0).clamp(min=1)
+
+
+@torch.no_grad()
+def predict(
+    network: ValueNetwork, items: ItemArrays, examples: Examples, *, max_history: int
+) -> Float32:
+    """Logits [N, T] of all exposures, in their order."""
+    network.eval()
+    rows = torch.arange(len(items.vectors))
+    vectors = torch.cat([network.item_side(*items.take(part)) for part in rows.split(1 << 14)])
+    logits = np.empty((len(examples.scores), len(network.config.heads)), np.float32)
+    order = np.argsort(examples.lengths(), kind="stable")  # short histories together, unpadded
+    for chosen, batch in batches(
+        examples, order, size=_PREDICTED_TOGETHER, max_history=max_history
+    ):
+        read = vectors.index_select(0, batch.item_rows)
+        logits[chosen] = logits_from(network, read, batch).numpy()
+    return logits
+
+
+def log_loss(logits: Float32, examples: Examples) -> float:
+    """The log loss over the known labels, summed over heads."""
+    exposures = examples.exposures
+    labels = torch.from_numpy(exposures.labels.astype(np.float32))
+    known = torch.from_numpy(exposures.known.astype(np.float32))
+    return float(head_losses(torch.from_numpy(logits), labels, known).sum())
+
+
+@torch.no_grad()
+def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples) -> None:
+    """Give the network the scales of its inputs, and each head the rate it has on the whole."""
+    side, features = network.item_side, network.request_side.features
+    side.standard_vector.measure(items.vectors)
+    side.standard_stats.measure(items.stats)
+    features.standard_interests.measure(
+        torch.from_numpy(fit.interests.reshape(-1, fit.interests.shape[-1]))
+    )
+    features.standard_scores.measure(torch.from_numpy(fit.scores[:, None]))
+    exposures = fit.exposures
+    positives = (exposures.labels & exposures.known).sum(axis=0)
+    rates = torch.from_numpy((positives + 0.5) / (exposures.known.sum(axis=0) + 1))
+    network.request_side.heads.bias.copy_(torch.logit(rates).float())
+
+
+def _said(epoch: int, choosing: list[float]) -> str:
+    return f"epoch {epoch}" + (f", log loss {choosing[-1]:.4f}" if choosing else "")

@@ -1,0 +1,171 @@
+"""A run's towers and its exposures become a value model in RUN/value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.config import ValueConfig
+from model.errors import ConfigError
+from model.towers import TwoTower
+from model.value import ValueNetwork
+from training.run import Run
+from training.value.config import ValueRunConfig
+from training.value.evaluate import HeadRankings, rank_heads
+from training.value.exposures import ExposureLog, Exposures
+from training.value.fit import fit_network, predict
+from training.value.inputs import item_arrays, make_examples, read_features
+from training.value.item_stats import ItemStats, count_stats
+from training.value.stored import StoredValue, save_value
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueReport:
+    """What was trained."""
+
+    value: StoredValue
+    choosing: dict[str, HeadRankings]
+    """Head → how the value model and the retrieval order do on the choosing day."""
+    notes: list[str]
+    """What was left out, in words."""
+
+
+def train_value(
+    run: Run, model: TwoTower, config: ValueRunConfig, *, progress: Progress | None = None
+) -> ValueReport:
+    """Train a value model on the frozen towers of a run, and write it into RUN/value.
+
+    model: the run's towers, on the CPU, in evaluation mode.
+
+    Raises ConfigError where the dataset or its split leaves nothing to learn from.
+    """
+    say = progress or (lambda done, what: None)
+    say(0.0, "read exposures")
+    log = ExposureLog(run)
+    parts = {part: log.read(part) for part in ("before", "fit", "choose")}
+    kept, notes = _heads_to_learn(parts["fit"])
+    parts = {name: part.with_heads(kept) for name, part in parts.items()}
+    notes += _left_out(log, parts)
+    stats = count_stats(parts["before"], run.split.training.popularity())
+    say(0.1, "run the item tower")
+    items = item_arrays(run, model, stats)
+    examples = {}
+    for name, begin, share in (("fit", 0.1, 0.25), ("choose", 0.35, 0.05)):
+        examples[name] = make_examples(
+            run,
+            model,
+            parts[name],
+            items.vectors,
+            progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
+        )
+    torch.manual_seed(config.seed)
+    network = ValueNetwork(network_config(run, config, kept, stats))
+    found = fit_network(
+        network,
+        items,
+        examples["fit"],
+        examples["choose"],
+        config,
+        progress=lambda done, what: say(0.4 + 0.58 * done, what),
+    )
+    logits = predict(network, items, examples["choose"], max_history=config.max_history)
+    choosing = rank_heads(logits, examples["choose"])
+    facts: dict[str, Any] = {
+        "parts": {name: _counts(parts[name]) for name in parts},
+        "notes": notes,
+        "choosing_day": {name: ranking.to_json() for name, ranking in choosing.items()},
+        "best_epoch": found.best_epoch,
+        "losses": found.losses,
+        "choosing_losses": found.choosing_losses,
+        "seconds": found.seconds,
+    }
+    value = StoredValue(network, config, parts["fit"].heads, stats, facts)
+    save_value(run, value)
+    say(1.0, "done")
+    return ValueReport(value, choosing, notes)
+
+
+def network_config(
+    run: Run, config: ValueRunConfig, heads: tuple[str, ...], stats: ItemStats
+) -> ValueConfig:
+    """The network of a run."""
+    return ValueConfig(
+        vector_dim=run.tower.dim,
+        num_interests=run.tower.num_interests,
+        num_events=run.tower.num_events,
+        heads=heads,
+        stats=stats.names,
+        item_features=read_features(run),
+        profile_features=run.tower.profile_features,
+        has_order=run.tower.has_order,
+        has_times=run.tower.has_times,
+        dim=config.dim,
+        max_history=config.max_history,
+        attention_heads=config.attention_heads,
+        hidden=config.hidden,
+        dropout=config.dropout,
+    )
+
+
+def _heads_to_learn(fit: Exposures) -> tuple[tuple[str, ...], list[str]]:
+    """The heads that came true, and did not, among the exposures to fit; and why others cannot be
+    learned. Raises ConfigError where none is left."""
+    kept: list[str] = []
+    notes: list[str] = []
+    for place, head in enumerate(fit.heads):
+        known = fit.known[:, place]
+        positives = int((fit.labels[:, place] & known).sum())
+        if 0 < positives < known.sum():
+            kept.append(head.name)
+        elif not known.any():
+            notes.append(
+                f"head {head.name!r} is left out: its window of {head.window_days:g} days is over "
+                "for no exposure to fit before the test part begins. Hold out more days, or "
+                "declare a shorter window."
+            )
+        else:
+            what = "all" if positives else "none"
+            notes.append(
+                f"head {head.name!r} is left out: {what} of {int(known.sum()):,} exposures to fit "
+                "led to it."
+            )
+    if not kept:
+        raise ConfigError("no head can be learned. " + " ".join(notes))
+    return tuple(kept), notes
+
+
+def _left_out(log: ExposureLog, parts: dict[str, Exposures]) -> list[str]:
+    notes = []
+    if log.num_undated:
+        notes.append(
+            f"{log.num_undated:,} exposures without a time are in no part: when they were is not "
+            "known."
+        )
+    for name, part in parts.items():
+        for place, head in enumerate(part.heads):
+            open_ = int((~part.known[:, place]).sum())
+            if open_:
+                notes.append(
+                    f"head {head.name!r}, part {name!r}: {open_:,} of {len(part.items):,} "
+                    "exposures are left out, for their window was not over."
+                )
+    return notes
+
+
+def _counts(part: Exposures) -> dict[str, Any]:
+    """How many exposures, users and positives a part has."""
+    return {
+        "exposures": len(part.items),
+        "users": len(np.unique(part.owners)),
+        "positives": {
+            head.name: int((part.labels[:, place] & part.known[:, place]).sum())
+            for place, head in enumerate(part.heads)
+        },
+        "known": {
+            head.name: int(part.known[:, place].sum()) for place, head in enumerate(part.heads)
+        },
+    }
