@@ -4,6 +4,8 @@ import gzip
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from model.errors import DatasetError
@@ -117,6 +119,9 @@ BROKEN_JSON: list[tuple[str | bytes, str]] = [
     ('{"a": 1}\n{"a": {"b": 1}}\n', "column 'a': line 2: {\"b\": 1} is an object"),
     ('{"a": [[1]]}\n', "column 'a': line 1: [[1]] is a nested list"),
     ("[" * 100_000 + "\n", "line 1: it cannot be read"),
+    ('{"a": 1}\n{"a": "\\ud83d"}\n', "line 2: it cannot be read (half a character: '\\ud83d')"),
+    ('{"a": [1, "\\uD83Dx"]}\n', "line 1: it cannot be read (half a character"),
+    ('{"\\ud800": 1}\n', "line 1: it cannot be read (half a character"),
 ]
 
 
@@ -146,6 +151,18 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     whole = (tmp_path / "a.parquet").read_bytes()
     with pytest.raises(DatasetError, match="cannot be read as Parquet"):
         ParquetSource(_write(tmp_path / "b.parquet", whole[:-9]))
+
+
+def test_whole_characters_may_be_written_as_surrogates(tmp_path: Path) -> None:
+    text = '{"a": "\\ud83c\\udf8b"}\n'
+    assert _rows(JsonSource(_write(tmp_path / "a.jsonl", text)), "a") == [("\N{TANABATA TREE}",)]
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    arrays = [pa.array(["x"]), pa.array(["y"]), pa.array(["z"])]
+    pq.write_table(pa.Table.from_arrays(arrays, ["user", "item", "user"]), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match="column 'user': two columns have this name"):
+        ParquetSource(tmp_path / "a.parquet")
 
 
 def test_formats_by_name(tmp_path: Path) -> None:

@@ -123,6 +123,21 @@ def test_items_that_only_events_name_can_be_added(shop: Path) -> None:
     ]
 
 
+def test_an_item_that_only_a_dropped_event_names_is_not_added(shop: Path) -> None:
+    rows = (
+        EVENTS.replace("user,", "id,user,")
+        .replace("\nann", "\ne1,ann")
+        .replace("\nbob", "\ne2,bob")
+    )
+    last = rows.splitlines()[-1].replace("flute-7", "flute-9")
+    (shop / "events.csv").write_text(f"{rows}{last}\n")
+    say(shop, 'unknown_items = "add"', 'added_kind = "video"', 'event_id = "id"')
+    say(shop, 'on_duplicate = "drop"')
+    report = import_shop(shop)
+    assert report.dropped == {"events with the event_id of an earlier row": 2}
+    assert report.written == {"users": 2, "items": 3, "events": 2}
+
+
 def test_without_items_all_are_added(shop: Path) -> None:
     text = MAP[: MAP.index("[items]")]
     (shop / "map.toml").write_text(text)

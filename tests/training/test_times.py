@@ -162,6 +162,13 @@ def test_days_have_no_time_of_day(cell: Any, column: dict[str, Any], source: Csv
         ({"format": "seconds"}, "none of unix_s, unix_ms, unix_us and iso8601"),
         ({"format": "%Y-%m-%d %H:%M"}, "these times have no zone"),
         ({"format": "%Y-%m-%d %H:%M %z", "zone": "UTC"}, "leave `zone` out"),
+        ({"format": "%Y-%m-%d %H:%M %Z", "zone": "UTC"}, "%Z .* says nothing certain"),
+        ({"format": "%Y-%m"}, "does not say year, month and day"),
+        ({"format": "%G-W%V"}, "does not say year, month and day"),
+        ({"format": "%d/%m %H:%M", "zone": "UTC"}, "does not say year, month and day"),
+        ({"format": "%H:%M", "zone": "UTC"}, "does not say year, month and day"),
+        ({"format": "%Y-%m-%d %I:%M", "zone": "UTC"}, "no pattern .*12-hour"),
+        ({"format": "%Y-%m-%d %H", "zone": "UTC"}, "no pattern .*hour and minute"),
         ({"format": "unix_s", "zone": "Mars/Olympus"}, "no IANA time zone"),
         ({"format": "unix_s", "zone": "../etc/passwd"}, "no IANA time zone"),
         ({"formt": "unix_s"}, "Extra inputs"),
@@ -170,3 +177,20 @@ def test_days_have_no_time_of_day(cell: Any, column: dict[str, Any], source: Csv
 def test_a_time_column_that_cannot_be_is_refused(column: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         TimeColumn(column="t", **column)
+
+
+@pytest.mark.parametrize(
+    ("form", "cell"),
+    [
+        ("%d %B %Y, %I:%M %p", "01 March 2026, 08:15 PM"),
+        ("%-d.%-m.%y %R", "1.3.26 20:15"),
+        ("%Y-%j %H:%M", "2026-060 20:15"),
+        ("%G-W%V-%u %H:%M", "2026-W09-7 20:15"),
+        ("%F %T%.3f", "2026-03-01 20:15:00.000"),
+        ("%D %R", "03/01/26 20:15"),
+        ("%c", "Sun Mar  1 20:15:00 2026"),
+    ],
+)
+def test_whatever_says_the_whole_day_is_read(form: str, cell: str, source: CsvSource) -> None:
+    column = {"format": form, "zone": "UTC"}
+    assert _read(source, [cell], "refused", **column) == ["2026-03-01T20:15:00+00:00"]

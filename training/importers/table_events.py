@@ -37,6 +37,13 @@ class EventRows:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the columns of the contract. Raises DatasetError for a row that is not allowed."""
+        for frame in self._distinct():
+            if self._table.unknown_items == "add":
+                self._add_items(frame)
+            yield frame
+
+    def _distinct(self) -> Iterator[pl.DataFrame]:
+        """Rows that the map keeps, of each event_id one."""
         if self._table.event_id.column is None:
             for _, frame in self._kept(0.0, 1.0):
                 yield frame
@@ -138,29 +145,33 @@ class EventRows:
     def _of_known_items(
         self, batch: Batch, frame: pl.DataFrame, column: str
     ) -> tuple[Batch, pl.DataFrame]:
-        if column not in frame.columns:
+        if column not in frame.columns or self._table.unknown_items == "add":
             return batch, frame
-        ids = frame[column]
-        unknown = ids.is_not_null() & ~ids.is_in(self._items.implode())
+        unknown = self._unknown(frame[column])
         if not unknown.any():
             return batch, frame
-        match self._table.unknown_items:
-            case "add":
-                self.added = pl.concat([self.added, ids.filter(unknown).alias("item_id")]).unique(
-                    maintain_order=True
-                )
-                return batch, frame
-            case "error":
-                source = self._table.item_id
-                if column == "source_item_id":
-                    source = self._table.source_item_id or source
-                batch.cells(source).refuse(
-                    unknown,
-                    "the item {} has no row in [items].",
-                    'Add its row, or say unknown_items = "drop" or "add" in [events].',
-                )
+        if self._table.unknown_items == "error":
+            source = self._table.item_id
+            if column == "source_item_id":
+                source = self._table.source_item_id or source
+            batch.cells(source).refuse(
+                unknown,
+                "the item {} has no row in [items].",
+                'Add its row, or say unknown_items = "drop" or "add" in [events].',
+            )
         self._count(unknown, f"whose {column} has no row in [items]")
         return batch.filter(~unknown), frame.filter(~unknown)
+
+    def _add_items(self, frame: pl.DataFrame) -> None:
+        """Take in the items that only events name."""
+        for column in ("item_id", "source_item_id"):
+            if column in frame.columns:
+                new = frame[column].filter(self._unknown(frame[column])).alias("item_id")
+                if len(new):
+                    self.added = pl.concat([self.added, new]).unique(maintain_order=True)
+
+    def _unknown(self, ids: pl.Series) -> pl.Series:
+        return ids.is_not_null() & ~ids.is_in(self._items.implode())
 
     def _refuse_repeated(self, batch: Batch, again: pl.Series, duplicates: Duplicates) -> None:
         cells = batch.cells(self._table.event_id.column or "")

@@ -25,6 +25,7 @@ _ISO_SHAPE = (
     r"(?<offset>[Zz]|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 _HOURS = re.compile(r"%-?[HIklTRrXcs+]")
+_LETTER = re.compile(r"%[-_0]?\.?\d?:{0,3}#?([A-Za-z+])")
 _OFFSET = re.compile(r"%:{0,3}#?z|%\+|%s")
 
 Days = Literal["refused", "allowed", "only"]
@@ -52,6 +53,8 @@ class TimeColumn(BaseModel):
                 f"it is none of {', '.join(_UNITS)} and {ISO}, and no pattern such as "
                 '"%Y-%m-%d %H:%M:%S"'
             )
+        if form is not None and "%" in form:
+            _check_pattern(form)
         return form
 
     @field_validator("zone")
@@ -83,6 +86,33 @@ class TimeColumn(BaseModel):
     def gives_days(self) -> bool:
         """Whether the format has no time of day."""
         return self.format is not None and "%" in self.format and not _HOURS.search(self.format)
+
+
+def _check_pattern(form: str) -> None:
+    """Raise ValueError for a pattern that polars refuses, or to which it would add by itself."""
+    try:
+        pl.Series([""]).str.to_datetime(form, time_zone="UTC", strict=False)
+    except pl.exceptions.PolarsError as error:
+        said = str(error).splitlines()[0].removeprefix("Invalid format string: ")
+        raise ValueError(f"it is no pattern ({said})") from None
+    found = set(_LETTER.findall(form.replace("%%", "")))
+    if "Z" in found:
+        raise ValueError(
+            "%Z is for abbreviations such as CST, of which each says nothing certain: leave them "
+            "out of the cells and say `zone`, or write offsets and %z"
+        )
+    if not _says_day(found):
+        raise ValueError("the pattern does not say year, month and day, and none is made up")
+
+
+def _says_day(letters: set[str]) -> bool:
+    """Whether a pattern's letters name one day; polars would take the first that fits."""
+    if letters & set("cDFsvx+"):
+        return True
+    if {"G", "V"} <= letters:  # the ISO year and week
+        return bool(letters & set("uwaA"))
+    within = "j" in letters or (letters & set("mbBh") and letters & set("de"))
+    return bool(letters & set("Yy") and within)
 
 
 class TimeReader:

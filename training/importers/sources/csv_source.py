@@ -16,7 +16,13 @@ import pyarrow as pa
 import pyarrow.csv
 
 from model.errors import DatasetError
-from training.importers.sources.source import BROKEN_GZIP, Bytes, damaged_gzip, open_bytes
+from training.importers.sources.source import (
+    BROKEN_GZIP,
+    Bytes,
+    damaged_gzip,
+    open_bytes,
+    refuse_double_columns,
+)
 
 _BLOCK_BYTES = 4 * 2**20
 """What is parsed at once; also the longest row."""
@@ -48,14 +54,7 @@ class CsvSource:
         self._encoding, self._header, self._nulls = encoding, header, nulls
         with closing(open_bytes(path, self.name)) as file:
             names = self._reader(file, None).schema.names
-        if len(set(names)) < len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise DatasetError(
-                "two columns have this name.",
-                file=self.name,
-                column=twice,
-                remedy="Rename one of them in the first line.",
-            )
+        refuse_double_columns(names, self.name, remedy="Rename one of them in the first line.")
         self.columns: tuple[str, ...] = tuple(names)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:

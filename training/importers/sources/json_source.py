@@ -54,6 +54,8 @@ class JsonSource:
                         continue
                     try:
                         record = self._parse(line.decode("utf-8" if row else "utf-8-sig"))
+                        if b"\\ud" in line or b"\\uD" in line:
+                            _refuse_half_characters(record)
                     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
                         said = getattr(error, "msg", None) or getattr(error, "reason", error)
                         raise self.error(
@@ -141,6 +143,14 @@ def json_or_python(line: str) -> object:
         return _DECODER.decode(line)
     except ValueError:
         return ast.literal_eval(line.strip())
+
+
+def _refuse_half_characters(record: object) -> None:
+    """Raise ValueError where one surrogate stands without the other: that is no text."""
+    try:
+        json.dumps(record, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a character: {error.object[error.start]!r}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

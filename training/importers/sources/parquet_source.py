@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.errors import DatasetError
-from training.importers.sources.source import open_bytes
+from training.importers.sources.source import open_bytes, refuse_double_columns
 from training.parquet_text import refuse_broken_metadata, refuse_broken_text
 
 _BATCH_ROWS = 65_536
@@ -26,6 +26,7 @@ class ParquetSource:
             refuse_broken_metadata(self._parquet, name=self.name)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise self._damaged(error) from None
+        refuse_double_columns(self.columns, self.name, remedy="Rename one of them.")
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
         """See SourceFile."""

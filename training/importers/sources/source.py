@@ -52,6 +52,13 @@ def require_columns(source: SourceFile, columns: Iterable[str], *, remedy: str) 
             )
 
 
+def refuse_double_columns(columns: Sequence[str], name: str, *, remedy: str) -> None:
+    """Raise DatasetError for the first name that two columns of the file `name` have."""
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise DatasetError("two columns have this name.", file=name, column=twice, remedy=remedy)
+
+
 @dataclass(slots=True)
 class Bytes:
     """An open file: its bytes as they lie on the disk, and unpacked where they are gzip."""
