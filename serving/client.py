@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from serving.channels import DEFAULT_ADDRESS
+from serving.client_messages import Users
 from serving.domain import FloatArray, ItemFeatures
 from serving.results import (
     Embedded,
@@ -30,7 +31,6 @@ from serving.translation import (
     RerankOptions,
     RetrieveOptions,
     SimilarOptions,
-    Users,
     embed_items_call,
     embed_users_call,
     find_similar_call,

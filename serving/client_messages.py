@@ -1,0 +1,131 @@
+"""The client's side of the wire, outwards: questions to messages. Sends nothing itself.
+
+The server reads them in serving/request_protos.py.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+
+from interest.v1 import retrieval_service_pb2, types_pb2
+from serving.domain import (
+    AnyOf,
+    FeatureValue,
+    Filter,
+    FloatArray,
+    Not,
+    Range,
+    SlateRules,
+    UserQuery,
+)
+from serving.errors import BadRequest, BadVector
+
+Users = str | UserQuery | Sequence[str | UserQuery]
+"""Who is asking: a user id, a UserQuery (history or vectors), or a batch of those."""
+
+
+def ranking_messages(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of ranking as a message has them; the others stay as they are."""
+    weights, slate = options.pop("weights", {}), options.pop("slate", SlateRules())
+    return {
+        **options,
+        "weights": [
+            message(retrieval_service_pb2.ValueWeight, head=head, weight=weight)
+            for head, weight in weights.items()
+        ],
+        "slate": message(
+            retrieval_service_pb2.Slate,
+            diversity=slate.diversity,
+            caps=[
+                message(retrieval_service_pb2.Cap, field=cap.field, most=cap.most)
+                for cap in slate.caps
+            ],
+            kinds=[
+                message(retrieval_service_pb2.KindShare, kind=kind.kind, share=kind.share)
+                for kind in slate.kinds
+            ],
+        ),
+    }
+
+
+_LISTS = ("fields", "item_ids", "exclude_item_ids")
+"""What protobuf would take a string's letters for."""
+
+
+def message(kind: Callable[..., Message], /, **values: Any) -> Message:
+    """A message of these fields. Raises BadRequest for values that it cannot hold."""
+    for name, value in values.items():
+        if isinstance(value, str) and name in _LISTS:
+            raise BadRequest(f"{value!r:.80} is one string; give a list", field=name)
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:  # protobuf's own check of types and ranges
+        raise BadRequest(str(error)) from None
+
+
+def query_messages(users: Users) -> list[retrieval_service_pb2.UserQuery]:
+    """Who is asking, a message each."""
+    batch = [users] if isinstance(users, str | UserQuery) else users
+    return [_query(user) for user in batch]
+
+
+def _query(user: str | UserQuery) -> retrieval_service_pb2.UserQuery:
+    if isinstance(user, str):
+        return retrieval_service_pb2.UserQuery(user_id=user)
+    query = retrieval_service_pb2.UserQuery(
+        user_id=user.user_id,
+        profile=[feature_message(name, value) for name, value in user.profile.items()],
+        exclude_item_ids=user.exclude_item_ids,
+    )
+    if user.history is not None:
+        query.history.SetInParent()  # an empty history is one, too
+        query.history.item_ids.extend(user.history.item_ids)
+        query.history.events.extend(user.history.events)
+        query.history.timestamps_us.extend(
+            np.asarray(user.history.timestamps_us, np.int64).tolist()
+        )
+    if user.vectors is not None:
+        query.vectors.CopyFrom(vectors_message(user.vectors))
+    return query
+
+
+def vectors_message(vectors: FloatArray) -> types_pb2.Vectors:
+    """[n, D] float32."""
+    array = np.asarray(vectors, "<f4")
+    if array.ndim != 2:
+        raise BadVector(f"vectors of shape {array.shape}; give [number of vectors, dimension]")
+    return types_pb2.Vectors(data=array.tobytes(), dim=array.shape[1])
+
+
+def feature_message(name: str, value: FeatureValue) -> types_pb2.Feature:
+    """One feature; the server knows whether a text is a category."""
+    if isinstance(value, str):
+        return types_pb2.Feature(name=name, category=value)
+    if isinstance(value, float | int):
+        return types_pb2.Feature(name=name, number=value)
+    if isinstance(value, np.ndarray):
+        return types_pb2.Feature(name=name, vector=np.asarray(value, "<f4").tobytes())
+    return types_pb2.Feature(name=name, categories=types_pb2.StringList(values=value))
+
+
+def filter_messages(filters: Sequence[Filter]) -> list[types_pb2.Filter]:
+    """The filters, which must all hold. Raises BadRequest for what is none."""
+    if isinstance(filters, AnyOf | Range | Not):
+        raise BadRequest("one filter; give a list of them", field="filters")
+    return [_filter(filter_) for filter_ in filters]
+
+
+def _filter(filter_: Filter) -> types_pb2.Filter:
+    if isinstance(filter_, AnyOf):
+        if isinstance(filter_.values, str):
+            raise BadRequest(f"{filter_.values!r:.80} is one string; give a tuple", field="filters")
+        return types_pb2.Filter(any_of=types_pb2.AnyOf(field=filter_.field, values=filter_.values))
+    if isinstance(filter_, Range):
+        return types_pb2.Filter(
+            range=types_pb2.Range(field=filter_.field, min=filter_.min, max=filter_.max)
+        )
+    if not isinstance(filter_, Not):
+        raise BadRequest(f"{filter_!r:.80} is no filter; give AnyOf, Range or Not", field="filters")
+    return types_pb2.Filter(negation=_filter(filter_.filter))
