@@ -77,6 +77,7 @@ BROKEN_CSV: list[tuple[str | bytes, str]] = [
     ('a,b\n1,2\n3,"open\n4,5\n6,7\n', "column 'b': line 3: a quote opens and does not close"),
     ("a,a\n1,2\n", "column 'a': two columns have this name"),
     ("", "Empty CSV file"),
+    ("用户,b\n1,2\n".encode("gb18030"), "the first line is not text in utf-8"),
     (gzip.compress(b"a,b\n" + bytes(range(33, 127)) * 999)[:200], "breaks off or is damaged"),
 ]
 

@@ -53,9 +53,20 @@ class CsvSource:
         self._path, self._separator, self._quoted = path, separator, quoted
         self._encoding, self._header, self._nulls = encoding, header, nulls
         with closing(open_bytes(path, self.name)) as file:
-            names = self._reader(file, None).schema.names
+            names = self._names(self._reader(file, None))
         refuse_double_columns(names, self.name, remedy="Rename one of them in the first line.")
         self.columns: tuple[str, ...] = tuple(names)
+
+    def _names(self, reader: Any) -> list[str]:
+        try:
+            return list(reader.schema.names)
+        except UnicodeDecodeError:
+            raise DatasetError(
+                f"the first line is not text in {self._encoding}.",
+                file=self.name,
+                remedy='Save the file as UTF-8, or name its encoding, such as "gb18030" or '
+                '"latin-1", where the importer takes one.',
+            ) from None
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
         """See SourceFile. Raises DatasetError for a line with too few or too many cells."""
