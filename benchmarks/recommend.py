@@ -43,6 +43,8 @@ from serving.generation import Generation
 from serving.rank.slate import arrange
 
 ITEMS, HISTORY, CANDIDATES, SHOWN, K = 500_000, 50, 500, 50, 100
+TRAIN = ("--recipe", "demo", "--split", "time", "--max-minutes", 2)
+"""What a value model learns from must lie behind the towers' training."""
 MOST = {"Recommend": 1.5, "Retrieve": 1.4}
 """The ratios that are asked for."""
 
@@ -54,7 +56,7 @@ def prepare(work: Path) -> None:
     run = work / "run"
     if not (work / "bundle").exists():
         if not (run / "run.json").exists():
-            penchant("train", work / "world", "--out", run, "--recipe", "demo", "--max-minutes", 2)
+            penchant("train", work / "world", "--out", run, *TRAIN)
         penchant("train-value", run)
         penchant("export", run, "--bundle", work / "bundle", "--snapshot", work / "snapshot")
     if not (work / "state" / "store.db").exists():
