@@ -1,8 +1,7 @@
 """How a worker leaves: its callers go elsewhere first, then it stops.
 
 `grpc.Server.stop` ends the calls that arrive before a client has heard of it as CANCELLED, which
-clients do not retry (github.com/grpc/grpc/issues/41785): under load, one on every fourth
-connection. So it is called when nobody asks any more:
+clients do not retry (github.com/grpc/grpc/issues/41785). So it is called when nobody asks any more:
 
 1. Health says NOT_SERVING. Load balancers, and clients that watch health (ours do), look away.
 2. The listening socket is shut: new connections go to other workers and other replicas. The old

@@ -10,12 +10,15 @@ from model.errors import ConfigError
 from serving.config import ServerConfig
 from serving.logs import logger
 from serving.metrics import CALL_SECONDS, CALLS, DEGRADED, STAGE_SECONDS
+from serving.rank.costs import DEGRADATIONS
 from serving.stages import CallRecord, milliseconds
 
 if TYPE_CHECKING:
     from serving.traces import Traces
 
 OK = "OK"
+DEGRADABLE = ("Recommend", "Rerank", "Retrieve")
+"""RPCs whose answers may leave something out to meet their deadline."""
 
 
 class Refusal(Protocol):
@@ -47,6 +50,9 @@ class Telemetry:
         self._slow_seconds, self._log_requests = config.slow_ms / 1000, config.log_requests
         self._traces = traces
         self._log = logger()
+        for rpc in DEGRADABLE:
+            for what in DEGRADATIONS:
+                DEGRADED.labels(rpc, what)  # a rate needs the 0 before the first
 
     def finished(
         self,
