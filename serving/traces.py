@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.stages import CallRecord
+
 EXPORT_SECONDS = 3.0
 """How long one batch of spans may take; also what an absent collector adds to a server's end."""
 
