@@ -27,6 +27,7 @@ LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 SPLITS = ("train", "validation", "test")
 """What a published split says of an event; a null cell means the first."""
 
+_REFUSED_BY_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _MAX_BATCH_ROWS = 262_144
 _MAX_BATCH_BYTES = 64 * 2**20
 
@@ -162,8 +163,9 @@ class ParquetTable:
             self._parquet = pq.ParquetFile(path)
             self.names: tuple[str, ...] = tuple(self._parquet.schema_arrow.names)
             refuse_broken_metadata(self._parquet, name=file)
+            pl.scan_parquet(path, glob=False).collect_schema()  # polars reads it later, or refuses
             empty = pl.from_arrow(self._parquet.schema_arrow.empty_table())
-        except (pa.ArrowException, OSError, UnicodeError, pl.exceptions.PolarsError) as error:
+        except (pa.ArrowException, OSError, UnicodeError, *_REFUSED_BY_POLARS) as error:
             raise self._damaged(error) from None
         assert isinstance(empty, pl.DataFrame)
         self.num_rows: int = self._parquet.metadata.num_rows
@@ -205,7 +207,7 @@ class ParquetTable:
         """A DatasetError that names this file."""
         return DatasetError(problem, file=self.file, column=column, row=row, remedy=remedy)
 
-    def _damaged(self, error: Exception) -> DatasetError:
+    def _damaged(self, error: BaseException) -> DatasetError:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return DatasetError(
             f"it cannot be read as Parquet ({reason:.200}).",
