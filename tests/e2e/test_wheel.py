@@ -19,6 +19,7 @@ import pytest
 from tests.serving.processes import ROOT
 from tests.serving.tiny import World, make_world
 
+pytestmark = pytest.mark.timeout(900)  # pip, on a machine that is busy otherwise
 NO_INDEX = re.compile(
     r"NewConnectionError|ConnectTimeoutError|Name or service not known|Network is unreachable"
     r"|Temporary failure in name resolution|ProxyError|No route to host"
@@ -150,3 +151,24 @@ def test_what_it_lacks_is_named(installed: Installed, world: World) -> None:
     serve: list[str | Path] = ["serve", world.bundle, "--state", installed.folder / "state"]
     done = installed.run("penchant", *serve, "--trace-endpoint", "http://localhost:4317", code=2)
     assert "pip install 'penchant[otel]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_its_types_are_seen_from_outside(installed: Installed) -> None:
+    source = installed.folder / "caller.py"
+    source.write_text(
+        "from serving.client import Client\n"
+        "found = Client('localhost:1').retrieve('u', k=3, filters=[])\n"
+        "reveal_type(found.scores)\n"
+        "Client('localhost:1').retrieve('u', kk=3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-executable", installed.bin / "python", source],
+        cwd=installed.folder,
+        env=installed.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert 'Revealed type is "numpy.ndarray[' in done.stdout, done.stdout
+    assert 'Unexpected keyword argument "kk"' in done.stdout
+    assert "Found 1 error in 1 file" in done.stdout, done.stdout
