@@ -131,7 +131,9 @@ class ValueConfig:
     attention_heads: int = 2
     hidden: tuple[int, int] = (128, 64)
     """Widths of the shared bottom's two layers."""
-    dropout: float = 0.1
+    dropout: float = 0.2
+    profile_dropout: float = 0.5
+    """On what is made of user features: many of their values are almost a user's name."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
@@ -159,7 +161,9 @@ class ValueConfig:
             self.hidden,
             "two widths of 1 or more",
         )
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        for name in ("dropout", "profile_dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "at least 0 and below 1")
 
 
 def value_to_json(config: ValueConfig) -> dict[str, Any]:

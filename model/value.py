@@ -128,6 +128,7 @@ class ValueFeatures(nn.Module):
             if config.profile_features
             else None
         )
+        self.profile_dropout = nn.Dropout(config.profile_dropout)
         self.attention = TargetAttention(dim, config.attention_heads)
         self.user_size = (3 if config.profile_features else 2) * dim + config.num_events
         self.candidate_size = 4 * dim + config.attention_heads + 3
@@ -168,7 +169,7 @@ class ValueFeatures(nn.Module):
         wishes = self.interests(self.standard_interests(interests))
         known = [pooled, wishes.mean(dim=1), torch.log1p(counts)]
         if self.profile is not None:
-            known.append(self.profile(profile))
+            known.append(self.profile_dropout(self.profile(profile)))
         user = torch.cat(known, dim=-1)
         found, most = self.attention(candidates, x, mask)
         likings = candidates @ wishes.transpose(1, 2)

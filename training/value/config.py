@@ -20,12 +20,14 @@ class ValueRunConfig:
     """The most events of a history that are read, the newest."""
     attention_heads: int = 2
     hidden: tuple[int, int] = (128, 64)
-    dropout: float = 0.1
-    epochs: int = 20
+    dropout: float = 0.2
+    profile_dropout: float = 0.5
+    """On what is made of user features: many of their values are almost a user's name."""
+    epochs: int = 6
     batch_exposures: int = 1024
     min_steps_per_epoch: int = 30
     """Fewer exposures are cut into smaller batches, so that an epoch still takes so many steps."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     patience: int = 3
     """Epochs without a better log loss on the choosing day before training stops."""
@@ -33,6 +35,8 @@ class ValueRunConfig:
     final_learning_rate: float = 0.05
     """The cosine schedule ends at this share of the learning rate."""
     clip_norm: float = 5.0
+    averaging: float = 0.995
+    """The decay of the running mean of the weights, which is what is kept; 0: the last ones."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
@@ -42,6 +46,7 @@ class ValueRunConfig:
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(0 <= self.averaging < 1, "averaging", self.averaging, "at least 0 and below 1")
         require(
             0 <= self.final_learning_rate <= 1,
             "final_learning_rate",

@@ -9,12 +9,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from model.value import ValueNetwork
 from training.loop import Diverged
@@ -23,6 +25,8 @@ from training.value.inputs import Examples, ItemArrays, batches, logits_from, lo
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[float, str], None]
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 _PREDICTED_TOGETHER = 4096
 
@@ -62,6 +66,10 @@ def fit_network(
         weight_decay=config.weight_decay,
         foreach=True,
     )
+    averaged = AveragedModel(
+        network, multi_avg_fn=_running_mean(config.averaging), use_buffers=True
+    )
+    mean = cast(ValueNetwork, averaged.module)
     num = len(fit.scores)
     size = config.batch_size(num)
     num_steps = math.ceil(num / size) * config.epochs
@@ -81,11 +89,12 @@ def fit_network(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
+            averaged.update_parameters(network)
             total += loss.item() * len(batch.labels)
             step += 1
             progress(step / num_steps, _said(epoch, choosing))
         losses.append(total / num)
-        found = predict(network, items, choose, max_history=config.max_history)
+        found = predict(mean, items, choose, max_history=config.max_history)
         choosing.append(log_loss(found, choose))
         if not math.isfinite(losses[-1] + choosing[-1]):
             raise Diverged(
@@ -94,12 +103,28 @@ def fit_network(
             )
         if choosing[-1] < best:
             best, best_epoch = choosing[-1], epoch
-            best_weights = copy.deepcopy(network.state_dict())
+            best_weights = copy.deepcopy(mean.state_dict())
         elif epoch - best_epoch >= config.patience:
             break
     network.load_state_dict(best_weights)
     network.eval()
     return Fit(best_epoch, losses, choosing, time.perf_counter() - started)
+
+
+def _running_mean(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
+    """How the running mean of the weights takes in a step's weights.
+
+    It tells the value of a model at a high learning rate without the noise of its last step
+    (Polyak and Juditsky, 1992). The first steps are soon forgotten.
+    """
+
+    @torch.no_grad()
+    def take_in(mean: _Tensors, weights: _Tensors, num_steps: Tensor | int) -> None:
+        steps = int(num_steps)
+        kept = min(decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(mean, weights, 1 - kept)
+
+    return take_in
 
 
 def head_losses(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:

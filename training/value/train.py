@@ -108,6 +108,7 @@ def network_config(
         attention_heads=config.attention_heads,
         hidden=config.hidden,
         dropout=config.dropout,
+        profile_dropout=config.profile_dropout,
     )
 
 

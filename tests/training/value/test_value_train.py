@@ -1,0 +1,368 @@
+"""From exposures to a bundle with a value model, and what goes wrong on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from model.bundle import VALUE_ITEM, open_bundle
+from model.config import ValueConfig, value_from_json, value_to_json
+from model.encode import pad_histories
+from model.errors import CheckpointError, ConfigError, NoVector
+from tests.training.tiny import TINY, Silent
+from tests.training.value.conftest import CONFIG, ExportedValue, Shown
+from tests.training.value.shown import write_taste
+from training.distributed import join
+from training.export import export_run
+from training.run import BEST, load_best, open_run, start_run
+from training.value.config import ValueRunConfig
+from training.value.evaluate import evaluate_value
+from training.value.exposures import ExposureLog
+from training.value.fit import fit_network, predict
+from training.value.inputs import item_arrays, make_examples
+from training.value.item_stats import PRIOR_EXPOSURES, count_stats
+from training.value.stored import REPORT, TEST, WEIGHTS, load_value
+from training.value.train import network_config, train_value
+
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+
+def test_it_learns_what_the_users_click(shown: Shown) -> None:
+    """Those who know the rule would reach an AUC of about 0.85 for clicks."""
+    found = evaluate_value(shown.run, load_best(shown.run)[0], load_value(shown.run))
+    click = found["heads"]["click"]
+    assert click["value"]["auc"]["value"] > 0.75 and click["value"]["gauc"]["low"] > 0.7
+    assert click["num_exposures"] == 120 * 15
+    gap = abs(click["mean_probability"] - click["num_positives"] / click["num_exposures"])
+    assert gap < 0.05
+    for metric in ("auc", "gauc", "ndcg"):
+        above = click["value_above"]["retrieval"][metric]
+        assert above["low"] < above["value"] < above["high"]
+    assert (found["part"], found["split"]) == ("test", "time")
+
+
+def test_what_is_stored_is_what_was_trained(shown: Shown) -> None:
+    stored, trained = load_value(shown.run), shown.report.value
+    assert stored.config == trained.config == CONFIG
+    assert [head.name for head in stored.heads] == ["click", "long_watch"]
+    assert stored.heads[1].threshold == 30
+    assert stored.network.config == trained.network.config
+    for name, tensor in trained.network.state_dict().items():
+        assert torch.equal(stored.network.state_dict()[name], tensor), name
+    np.testing.assert_array_equal(stored.stats.values, trained.stats.values)
+    body = json.loads((shown.run.path / REPORT).read_text())
+    assert body["config"]["dim"] == 16 and body["network"]["max_history"] == 10
+    parts = body["parts"]
+    # Of 12 days, 3 are test, 3 validation, and a quarter of these chooses.
+    assert parts["before"]["exposures"] == 120 * 5 * 6
+    assert parts["fit"]["exposures"] + parts["choose"]["exposures"] == 120 * 5 * 3
+    assert parts["choose"]["exposures"] == 120 * 5
+    assert body["choosing_day"]["click"]["value"]["auc"] > 0.7
+    assert 1 <= body["best_epoch"] <= len(body["losses"]) <= CONFIG.epochs
+    config = ValueConfig(vector_dim=4, num_interests=1, num_events=1, heads=("a",), stats=("s",))
+    assert value_from_json(json.loads(json.dumps(value_to_json(config)))) == config
+
+
+def test_item_statistics_are_counted_before_what_is_fitted(shown: Shown) -> None:
+    run = shown.run
+    before = ExposureLog(run).read("before")
+    popularity = run.split.training.popularity()
+    stats = count_stats(before, popularity)
+    assert stats.names == ("rate.click", "rate.long_watch", "exposures", "popularity")
+    mean = before.labels[:, 0].mean()
+    for row in (0, 17):
+        mine = before.items == row
+        rate = (before.labels[mine, 0].sum() + PRIOR_EXPOSURES * mean) / (
+            mine.sum() + PRIOR_EXPOSURES
+        )
+        expected = [rate, np.log1p(mine.sum()), np.log1p(popularity[row])]
+        np.testing.assert_allclose(stats.values[row, [0, 2, 3]], expected, rtol=1e-6)
+    np.testing.assert_allclose(stats.prior, [mean, before.labels[:, 1].mean(), 0, 0], rtol=1e-6)
+    np.testing.assert_array_equal(stats.values, load_value(run).stats.values)
+    # Whatever happens from the first fitted exposure on changes nothing.
+    assert before.times.max() < ExposureLog(run).read("fit").times.min()
+
+
+def test_the_same_seed_gives_the_same_model(shown: Shown) -> None:
+    run, config = shown.run, replace(CONFIG, epochs=2)
+    model, stats = load_best(run)[0], shown.report.value.stats
+    items = item_arrays(run, model, stats)
+    log = ExposureLog(run)
+    fit, choose = (make_examples(run, model, log.read(p), items.vectors) for p in ("fit", "choose"))
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        network = shown.report.value.network.__class__(
+            network_config(run, config, ("click", "long_watch"), stats)
+        )
+        seeded = replace(config, seed=seed)
+        fit_network(network, items, fit, choose, seeded, progress=lambda done, what: None)
+        found.append(predict(network, items, choose, max_history=config.max_history))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
+def test_interests_and_scores_are_those_of_the_moment(shown: Shown) -> None:
+    """A user's history at an exposure, given to the padded tower as a server would."""
+    run, model = shown.run, load_best(shown.run)[0]
+    items = item_arrays(run, model, shown.report.value.stats)
+    examples = make_examples(run, model, ExposureLog(run).read("choose"), items.vectors)
+    exposures, data = examples.exposures, run.data
+    for n in (0, 100, 333):
+        row = exposures.rows[exposures.owners[n]]
+        span = slice(data.starts[row], exposures.stops[n])
+        assert (data.times[span] < exposures.times[n]).all()
+        assert data.times[exposures.stops[n]] >= exposures.times[n] or (
+            exposures.stops[n] == data.starts[row + 1]
+        )
+        batch = pad_histories(
+            [data.items[span].astype(np.int64)],
+            [data.events[span].astype(np.int64)],
+            [data.times[span]],
+            now=int(exposures.times[n]),
+            max_history=run.tower.max_history,
+        )
+        history = items.vectors[torch.from_numpy(np.maximum(batch.rows, 0))]
+        profile = {name: value[row : row + 1] for name, value in run.profiles.items()}
+        arrays = (batch.events, batch.gaps, batch.mask, batch.idle, np.zeros(1, np.int64))
+        with torch.no_grad():
+            tensors = [torch.from_numpy(array) for array in arrays]
+            interests = model.user_tower(history, *tensors, profile)[0].numpy()
+        np.testing.assert_allclose(examples.interests[examples.moments[n]], interests, atol=1e-4)
+        score = (interests @ items.vectors[exposures.items[n]].numpy()).max()
+        assert examples.scores[n] == pytest.approx(score, abs=1e-3)
+
+
+def test_the_bundle_holds_the_value_model(shown: Shown, exported_value: ExportedValue) -> None:
+    bundle, stored = open_bundle(exported_value.bundle), load_value(shown.run)
+    value, errors = bundle.value, exported_value.report.value_errors
+    assert value is not None and errors is not None
+    assert [head.name for head in value.heads] == ["click", "long_watch"]
+    assert (value.dim, value.max_history) == (16, 10)
+    assert value.stats == stored.stats.names
+    np.testing.assert_allclose(value.prior, stored.stats.prior, rtol=1e-6)
+    section = bundle.manifest.body["value"]
+    assert section["metrics"]["click"]["auc"] > 0.7
+    assert section["metrics"]["click"]["num_exposures"] == 120 * 5
+    assert bundle.manifest.body["parity"]["value"] == errors.request_side < 1e-4
+    assert bundle.manifest.body["parity"]["value_item"] == errors.item_side < 1e-4
+    assert value.inputs == (
+        *("history", "events", "gaps", "mask", "idle", "interests", "profile.city"),
+        *("candidates", "scores"),
+    )
+    assert value.item_inputs == ("vector", "stats", "item.kind", "item.group")  # no text
+    # An upsert: the item tower's vector, the encoder's arrays, the statistics of the item.
+    rows = shown.run.read_items()["item_id"].to_pylist()
+    places = bundle.items.rows_of(rows)
+    arrays = bundle.encoder.encode_items(shown.run.read_items())
+    given = {**arrays, "vector": bundle.vectors[places], "stats": stored.stats.values}
+    session = onnxruntime.InferenceSession(str(value.item_path))
+    (found,) = session.run(None, {name: given[name] for name in value.item_inputs})
+    np.testing.assert_allclose(found, value.items[places], atol=1e-4)
+
+
+def test_the_bundle_ranks_exposures_as_training_did(
+    shown: Shown, exported_value: ExportedValue
+) -> None:
+    """Row by row from the bundle's own files, as a server will, against the network's logits."""
+    run, model = shown.run, load_best(shown.run)[0]
+    stored, bundle = load_value(run), open_bundle(exported_value.bundle)
+    assert bundle.value is not None
+    items = item_arrays(run, model, stored.stats)
+    examples = make_examples(run, model, ExposureLog(run).read("test"), items.vectors)
+    expected = predict(stored.network, items, examples, max_history=10)
+    session = onnxruntime.InferenceSession(str(bundle.value.path))
+    names = run.read_items()["item_id"].to_pylist()
+    exposures, vectors = examples.exposures, np.asarray(bundle.value.items)
+    row_of = bundle.items.rows_of(names)
+    for n in (0, 700, 1500):
+        padded = examples.padded(np.array([n]), max_history=bundle.value.max_history)
+        given = {
+            "history": vectors[row_of[np.maximum(padded.rows, 0)]],
+            "events": padded.events,
+            "gaps": padded.gaps,
+            "mask": padded.mask,
+            "idle": padded.idle,
+            "interests": examples.interests[examples.moments[[n]]],
+            "profile.city": examples.profiles["profile.city"][exposures.owners[[n]]].numpy(),
+            "candidates": vectors[row_of[exposures.items[[n]]]][:, None],
+            "scores": examples.scores[[n], None],
+        }
+        (found,) = session.run(None, given)
+        np.testing.assert_allclose(found[0, 0], 1 / (1 + np.exp(-expected[n])), atol=1e-4)
+
+
+def test_a_run_without_a_value_model_exports_none(
+    towers: Path, taste: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(towers, path)
+    run = open_run(path, dataset=taste)
+    report = export_run(
+        run, load_best(run)[0], bundle=tmp_path / "bundle", snapshot=tmp_path / "snapshot"
+    )
+    assert report.value_errors is None
+    assert open_bundle(tmp_path / "bundle").value is None
+    assert "value" not in open_bundle(tmp_path / "bundle").manifest.body
+    with pytest.raises(ConfigError, match=r"has no value model\. Train one: penchant train-value"):
+        load_value(run)
+
+
+def test_a_value_model_of_other_towers_is_refused(shown: Shown, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(shown.run.path, path)
+    start_run(
+        shown.run.dataset,
+        tmp_path / "other",
+        replace(TINY, split="time", holdout_days=3, max_history=20, epochs=1, seed=5),
+        rank=join("cpu"),
+        reporter=Silent(),
+    )
+    shutil.copy(tmp_path / "other" / BEST, path / BEST)
+    run = open_run(path, dataset=shown.run.dataset)
+    with pytest.raises(ConfigError, match=r"trained further since\. Train it again"):
+        export_run(run, load_best(run)[0], bundle=tmp_path / "b", snapshot=tmp_path / "s")
+    assert not (tmp_path / "b").exists()
+
+
+def test_damage_is_noticed(shown: Shown, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(shown.run.path, path)
+    content = bytearray((path / WEIGHTS).read_bytes())
+    content[-5] ^= 1
+    (path / WEIGHTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_value(open_run(path, dataset=shown.run.dataset))
+
+
+def test_heads_that_cannot_be_learned_are_left_out_and_named(tmp_path: Path) -> None:
+    dataset = write_taste(tmp_path / "d", num_users=20)
+    text = (dataset / "dataset.toml").read_text()
+    more = '\n[[heads]]\nname = "hide"\nevent = "hide"\n'
+    more += '\n[[heads]]\nname = "order"\nevent = "order"\nwindow_days = 7.0\n'
+    (dataset / "dataset.toml").write_text(text + more)
+    config = replace(TINY, split="time", holdout_days=3, epochs=1)
+    start_run(dataset, tmp_path / "run", config, rank=join("cpu"), reporter=Silent())
+    run = open_run(tmp_path / "run")
+    report = train_value(run, load_best(run)[0], replace(CONFIG, epochs=1))
+    assert [head.name for head in report.value.heads] == ["click", "long_watch"]
+    said = " ".join(report.notes)
+    assert "head 'hide' is left out: none of" in said
+    assert "head 'order' is left out: its window of 7 days is over for no exposure" in said
+    only = text[: text.index("[[heads]]")] + '[[heads]]\nname = "hide"\nevent = "hide"\n'
+    (dataset / "dataset.toml").write_text(only)
+    run = open_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"no head can be learned\. head 'hide' is left out"):
+        train_value(run, load_best(run)[0], CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("learning_rate", 0.0), ("final_learning_rate", 2.0)]
+)
+def test_a_config_that_is_not_allowed_is_named(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{field} = "):
+        replace(ValueRunConfig(), **{field: value})  # type: ignore[arg-type]
+
+
+def penchant(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penchant", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(towers, path)
+    moved = ("--dataset", str(taste))
+    none = penchant("evaluate-value", str(path), *moved)
+    assert none.returncode == 2 and "has no value model" in none.stdout + none.stderr
+    done = penchant("train-value", str(path), "--epochs", "1", *moved)
+    assert done.returncode == 0, done.stderr
+    assert "The choosing day" in done.stdout and "long_watch" in done.stdout
+    assert "retrieval" in done.stdout and str(path / REPORT) in done.stdout
+    again = penchant("train-value", str(path), *moved)
+    assert again.returncode == 2 and "--overwrite" in again.stdout + again.stderr
+    judged = penchant("evaluate-value", str(path), *moved)
+    assert judged.returncode == 0, judged.stderr
+    assert "The test part" in judged.stdout and "difference" in judged.stdout
+    found = json.loads((path / TEST).read_text())
+    assert found["heads"]["click"]["num_exposures"] == 120 * 15
+    # A new model has no test figures yet. And training the towers on finds its folder as it was.
+    over = penchant("train-value", str(path), "--epochs", "1", "--overwrite", *moved)
+    assert over.returncode == 0 and not (path / TEST).exists()
+    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
+    exported = penchant("export", str(path), *outs, *moved)
+    assert exported.returncode == 0, exported.stderr
+    assert "max abs error of the value model: item side" in exported.stdout
+
+
+def test_interrupted_training_leaves_what_was_there(shown: Shown, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(shown.run.path, path)
+    before = {p.name: p.read_bytes() for p in (path / "value").iterdir()}
+    options = ("--overwrite", "--epochs", "500", "--dataset", str(shown.run.dataset))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "penchant", "train-value", str(path), *options],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "FORCE_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    shown_text = ""
+    deadline = time.monotonic() + 200
+    while "epoch 2" not in shown_text:
+        assert process.poll() is None and time.monotonic() < deadline, shown_text
+        shown_text += process.stdout.read(200)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in rest
+    assert "Interrupted: no value model was written" in rest
+    assert {p.name: p.read_bytes() for p in (path / "value").iterdir()} == before
+
+
+def test_an_interrupted_export_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
+    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penchant", "export", str(shown.run.path), *outs],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob(f".bundle.partial-*/{VALUE_ITEM}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "no bundle was written" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_differs_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
+    run, model = shown.run, load_best(shown.run)[0]
+    bundle, snapshot = tmp_path / "bundle", tmp_path / "snapshot"
+
+    def spoil(_: float, what: str) -> None:
+        if what == "export the value model":
+            with torch.no_grad():  # an item tower that gives NaN for all that follows
+                model.item_tower.ids.fill_(float("nan"))
+
+    with pytest.raises(NoVector, match="the item tower gives NaN or infinity"):
+        export_run(run, model, bundle=bundle, snapshot=snapshot, progress=spoil)
+    assert list(tmp_path.iterdir()) == []
