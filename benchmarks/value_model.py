@@ -1,0 +1,275 @@
+"""Does the value model order what was shown better than retrieval, and than boosted trees?
+
+    penchant import kuairand KUAIRAND data/kuairand
+    penchant train data/kuairand --out runs/kuairand --recipe behaviours --target long_view
+    penchant train-value runs/kuairand
+    python benchmarks/value_model.py runs/kuairand
+
+LightGBM (extra `[peers]`) reads what the value model reads, as a table: the candidate's and the
+user's features, the retrieval score, the item statistics, and of the history how many events of
+each kind it has and how the candidate's retrieval vector resembles those of its items. It has a
+model a head; settings and the number of trees are chosen by the log loss on the same choosing day.
+Then both are asked for the test part, once.
+"""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from results import write_result
+
+from model.config import FeatureSpec
+from training.run import Run, load_best, open_run
+from training.value.evaluate import RETRIEVAL, SAMPLES, VALUE, rank_heads
+from training.value.exposures import ExposureLog
+from training.value.fit import predict
+from training.value.inputs import Examples, ItemArrays, item_arrays, make_examples
+from training.value.onnx import export_request_side
+from training.value.stored import StoredValue, load_value
+
+Float32 = npt.NDArray[np.float32]
+
+LIGHTGBM = "lightgbm"
+GRID = {"num_leaves": (15, 31, 63), "min_data_in_leaf": (50, 200), "cat_smooth": (10.0, 50.0)}
+FIXED = {
+    "objective": "binary",
+    "learning_rate": 0.04,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "num_threads": 1,
+    "seed": 17,
+    "verbosity": -1,
+}
+MAX_TREES, PATIENCE = 1500, 50
+SHOWN_METRICS = ("auc", "gauc", "ndcg")
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--dataset", type=Path, help="where the dataset is now, if it moved")
+    parser.add_argument("--part", choices=("choose", "test"), default="test")
+    parser.add_argument("--heads", nargs="*", help="only these")
+    options = parser.parse_args()
+    run = open_run(options.run, dataset=options.dataset)
+    model, _ = load_best(run)
+    value = load_value(run)
+    items = item_arrays(run, model, value.stats)
+    log = ExposureLog(run)
+    names = tuple(h.name for h in value.heads if not options.heads or h.name in options.heads)
+    parts = dict.fromkeys(("fit", "choose", options.part))
+    examples = {
+        part: make_examples(run, model, log.read(part).with_heads(names), items.vectors)
+        for part in parts
+    }
+    tables = {part: Table(run, value, items, found) for part, found in examples.items()}
+    asked = examples[options.part]
+    trees = np.zeros((len(asked.scores), len(names)), np.float32)
+    settings: dict[str, str] = {}
+    for place, name in enumerate(names):
+        started = time.perf_counter()
+        booster, chosen = best_trees(tables["fit"], tables["choose"], examples, place)
+        trees[:, place] = booster.predict(tables[options.part].cells, raw_score=True)
+        settings[name] = f"{chosen}, {booster.best_iteration} trees"
+        print(name, settings[name], f"{time.perf_counter() - started:.0f} s", flush=True)
+    logits = predict(value.network, items, asked, max_history=value.config.max_history)
+    places = [[h.name for h in value.heads].index(name) for name in names]
+    found = rank_heads(logits[:, places], asked, others={LIGHTGBM: trees})
+    heads = {
+        name: rankings.with_intervals(samples=SAMPLES, seed=value.config.seed)
+        for name, rankings in found.items()
+    }
+    milliseconds = request_milliseconds(value, options.run)
+    write(run, value, options.part, heads, settings, milliseconds)
+
+
+class Table:
+    """Exposures as rows of numbers, the categories as their codes."""
+
+    def __init__(self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples) -> None:
+        self.names: list[str] = []
+        self.categories: list[str] = []
+        self._columns: list[npt.NDArray[Any]] = []
+        exposures = examples.exposures
+        for spec in value.network.config.item_features:
+            array = items.features[f"item.{spec.name}"].numpy()[exposures.items]
+            self._add_feature(f"item_{spec.name}", spec, array)
+        for spec in value.network.config.profile_features:
+            array = examples.profiles[f"profile.{spec.name}"].numpy()[exposures.owners]
+            self._add_feature(f"profile_{spec.name}", spec, array)
+        for place, name in enumerate(value.stats.names):
+            self._add(name.replace(".", "_"), value.stats.values[exposures.items, place])
+        self._add("score", examples.scores)
+        self._add_history(run, value, items, examples)
+        self.cells: Float32 = np.stack(self._columns, axis=1).astype(np.float32)
+
+    def _add(self, name: str, values: npt.NDArray[Any]) -> None:
+        self.names.append(name)
+        self._columns.append(values)
+
+    def _add_feature(self, name: str, spec: FeatureSpec, array: npt.NDArray[Any]) -> None:
+        match spec.type:
+            case "category":
+                self.categories.append(name)
+                self._add(name, array)
+            case "number":
+                self._add(name, np.where(array[:, 1] > 0, array[:, 0], np.nan))
+            case "categories":
+                for code in range(1, spec.size):
+                    self._add(f"{name}_{code}", (array == code).any(axis=1))
+            case _:  # of texts and vectors the retrieval vector is what counts
+                pass
+
+    def _add_history(
+        self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples
+    ) -> None:
+        vectors = items.vectors.numpy()
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        num = len(examples.scores)
+        names = ("mean_product", "max_product", "mean_cosine", "max_cosine", "last_cosine")
+        columns = {name: np.full(num, np.nan, np.float32) for name in names}
+        counts = np.zeros((num, run.tower.num_events), np.float32)
+        for start in range(0, num, 4096):
+            chosen = np.arange(start, min(start + 4096, num))
+            padded = examples.padded(chosen, max_history=value.config.max_history)
+            mask, rows = padded.mask, np.maximum(padded.rows, 0)
+            shown = examples.exposures.items[chosen]
+            some, real = mask.any(axis=1), np.maximum(mask.sum(axis=1), 1)
+            for kind, matrix in (("product", vectors), ("cosine", unit)):
+                likeness = np.einsum("nld,nd->nl", matrix[rows], matrix[shown])
+                mean = (likeness * mask).sum(axis=1) / real
+                most = np.where(mask, likeness, -np.inf).max(axis=1)
+                columns[f"mean_{kind}"][chosen] = np.where(some, mean, np.nan)
+                columns[f"max_{kind}"][chosen] = np.where(some, most, np.nan)
+                if kind == "cosine":
+                    columns["last_cosine"][chosen] = np.where(some, likeness[:, -1], np.nan)
+            for code in range(1, run.tower.num_events + 1):
+                counts[chosen, code - 1] = ((padded.events == code) & mask).sum(axis=1)
+        for name, column in columns.items():
+            self._add(name, column)
+        self._add("num_events", examples.lengths())
+        for code in range(counts.shape[1]):
+            self._add(f"num_events_{code + 1}", counts[:, code])
+
+
+def best_trees(
+    fit: Table, choose: Table, examples: dict[str, Examples], place: int
+) -> tuple[lightgbm.Booster, str]:
+    """The grid's best trees for one head, by the log loss on the choosing day."""
+
+    def dataset(table: Table, part: str, reference: Any = None) -> lightgbm.Dataset:
+        known = examples[part].exposures.known[:, place]
+        return lightgbm.Dataset(
+            table.cells[known],
+            examples[part].exposures.labels[known, place],
+            feature_name=table.names,
+            categorical_feature=table.categories,
+            reference=reference,
+            params={"verbosity": -1},
+            free_raw_data=False,
+        )
+
+    best: tuple[float, lightgbm.Booster, str] | None = None
+    for setting in itertools.product(*GRID.values()):
+        chosen = dict(zip(GRID, setting, strict=True))
+        learned = dataset(fit, "fit")
+        booster = lightgbm.train(
+            {**FIXED, **chosen},
+            learned,
+            MAX_TREES,
+            [dataset(choose, "choose", learned)],
+            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+        )
+        loss = booster.best_score["valid_0"]["binary_logloss"]
+        if best is None or loss < best[0]:
+            best = loss, booster, ", ".join(f"{n} {v:g}" for n, v in chosen.items())
+    assert best is not None
+    return best[1], best[2]
+
+
+def request_milliseconds(value: StoredValue, run: Path) -> float:
+    """Median time of value.onnx for one user with a full history and 500 candidates, one thread."""
+    path = run / "value" / ".measured.onnx"
+    try:
+        export_request_side(value.network, path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    finally:
+        path.unlink(missing_ok=True)
+    sizes = {"batch": 1, "length": value.config.max_history, "candidates": 500}
+    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
+    given = {
+        entry.name: np.ones(
+            [side if isinstance(side, int) else sizes.get(side, 3) for side in entry.shape],
+            kinds.get(entry.type, np.int32),
+        )
+        for entry in session.get_inputs()
+    }
+    spent = []
+    for _ in range(300):
+        started = time.perf_counter()
+        session.run(None, given)
+        spent.append(time.perf_counter() - started)
+    return float(np.median(spent) * 1000)
+
+
+def write(
+    run: Run,
+    value: StoredValue,
+    part: str,
+    heads: dict[str, Any],
+    settings: dict[str, str],
+    milliseconds: float,
+) -> None:
+    """Write results/value_model.md and .json."""
+    table = [["Head", "Positives", "Order", *(m.upper() for m in SHOWN_METRICS)]]
+    figures: dict[str, Any] = {"request_side_ms": round(milliseconds, 2)}
+    for name, head in heads.items():
+        for order in (VALUE, LIGHTGBM, RETRIEVAL):
+            cells = []
+            for metric in SHOWN_METRICS:
+                own = head[order][metric]
+                figures[f"{name}/{order}/{metric}"] = own["value"]
+                cell = f"{own['value']:.4f}"
+                if order != VALUE:
+                    gap = head["value_above"][order][metric]
+                    cell += f" ({gap['value']:+.4f}: {gap['low']:+.4f} to {gap['high']:+.4f})"
+                    figures[f"{name}/above_{order}/{metric}"] = gap
+                cells.append(cell)
+            first = order == VALUE
+            counts = f"{head['num_positives']:,} of {head['num_exposures']:,}"
+            table.append([name if first else "", counts if first else "", order, *cells])
+    parts = value.facts["parts"]
+    write_result(
+        "value_model",
+        title=f"The value model on {run.data.schema.name}",
+        figures=figures,
+        table=table,
+        notes=(
+            f"The {part} part of the {run.split.kind} split. In parentheses: how far the value "
+            f"model is above, with the 95 % interval of {SAMPLES} draws of users. AUC is over all "
+            "exposures; GAUC and NDCG are over the users with both labels. Fitted on "
+            f"{parts['fit']['exposures']:,} exposures of {parts['fit']['users']:,} users, chosen "
+            f"on {parts['choose']['exposures']:,} of the day after; best epoch "
+            f"{value.facts['best_epoch']}, {value.facts['seconds'] / 60:.1f} minutes of training. "
+            f"LightGBM {lightgbm.__version__}: "
+            + "; ".join(f"{name}: {setting}" for name, setting in settings.items())
+            + f". The request side takes {milliseconds:.2f} ms on one thread for one user with "
+            f"{value.config.max_history} events and 500 candidates."
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
