@@ -89,7 +89,9 @@ def _plain(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column(first, no_wrap=True, min_width=10)
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+        # A long name takes two lines rather than the width of three figures.
+        shown = name.replace("@", "\n@") if len(name) > 9 else name
+        table.add_column(shown, justify="right", no_wrap=True)
     return table
 
 
