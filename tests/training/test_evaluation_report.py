@@ -56,6 +56,7 @@ def test_tables_show_every_ranker_the_protocol_and_the_differences() -> None:
     assert "recall@5" in shown and "discovery" in shown and "0.2000" in shown
     assert "towers better by" in shown and "+0.0000 to +0.0000" in shown
     sampled = printed(*evaluation_tables(evaluation(rankers=("towers",), num_users_in_part=5000)))
+    sampled = " ".join(sampled.split())
     assert "3 of 5,000 users" in sampled and "2 targets of all users left out" in sampled
 
 
