@@ -280,7 +280,8 @@ async def test_the_async_client_says_the_same(value_server: Served, client: Clie
             theirs = client.recommend(user, k=7, time_us=NOW_US)
             assert ours.item_ids == theirs.item_ids
             np.testing.assert_array_equal(ours.values, theirs.values)
-        ranked = await asynchronous.rerank("user-003", ours.item_ids, time_us=NOW_US)
-        assert set(ranked.item_ids) == set(ours.item_ids)
-        vectors = await asynchronous.embed_items(ours.item_ids)
+        names = client.recommend("user-003", k=7, time_us=NOW_US).item_ids
+        ranked = await asynchronous.rerank("user-003", names, time_us=NOW_US)
+        assert set(ranked.item_ids) == set(names)
+        vectors = await asynchronous.embed_items(names)
         assert vectors.vectors.shape == (7, 8)

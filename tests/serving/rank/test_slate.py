@@ -92,9 +92,9 @@ def reference(
         left = [
             i
             for i in range(len(values))
-            if i not in chosen and sum(codes[j] == codes[i] for j in chosen) < most
+            if i not in chosen and sum(int(codes[j] == codes[i]) for j in chosen) < most
         ]
-        needs = [max(n - sum(kinds[j] == s for j in chosen), 0) for s, n in enumerate(least)]
+        needs = [max(n - sum(int(kinds[j] == s) for j in chosen), 0) for s, n in enumerate(least)]
         if sum(needs) >= min(k, len(values)) - len(chosen) and sum(needs) and not gave_up:
             wanted = [i for i in left if kinds[i] < len(least) and needs[kinds[i]]]
             if not wanted:
@@ -125,7 +125,7 @@ def test_as_the_slow_reference(
     num: int, k: int, diversity: float, most: int, least: list[int], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.permutation(num).astype(np.float32) / 7
+    values = rng.permutation(num).astype(np.float32) / np.float32(7)
     vectors = rng.normal(size=(num, 3)).astype(np.float32)
     codes, kinds = rng.integers(0, 4, num), rng.integers(0, 3, num)
     slate = arrange(
