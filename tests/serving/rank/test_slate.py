@@ -92,7 +92,7 @@ def reference(
         left = [
             i
             for i in range(len(values))
-            if i not in chosen and sum(int(codes[j] == codes[i]) for j in chosen) < most
+            if i not in chosen and [codes[j] for j in chosen].count(codes[i]) < most
         ]
         needs = [max(n - sum(int(kinds[j] == s) for j in chosen), 0) for s, n in enumerate(least)]
         if sum(needs) >= min(k, len(values)) - len(chosen) and sum(needs) and not gave_up:
