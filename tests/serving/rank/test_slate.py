@@ -95,7 +95,8 @@ def reference(
             if i not in chosen and [codes[j] for j in chosen].count(codes[i]) < most
         ]
         needs = [max(n - sum(int(kinds[j] == s) for j in chosen), 0) for s, n in enumerate(least)]
-        if sum(needs) >= min(k, len(values)) - len(chosen) and sum(needs) and not gave_up:
+        needed: int = sum(needs)
+        if 0 < needed >= min(k, len(values)) - len(chosen) and not gave_up:
             wanted = [i for i in left if kinds[i] < len(least) and needs[kinds[i]]]
             if not wanted:
                 gave_up = True
