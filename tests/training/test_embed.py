@@ -360,6 +360,24 @@ def test_broken_items_are_refused_by_row(exported: Exported, world: Path, tmp_pa
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
+def test_items_of_another_catalogue_are_refused(
+    exported: Exported, world: Path, tmp_path: Path
+) -> None:
+    """Where the tower can read none of their features, it gives them all one vector."""
+    (tmp_path / "dataset.toml").write_text(
+        'format = 1\nname = "other"\ntime = "none"\n[events]\nwatch = { role = "engagement" }\n'
+    )
+    items = pl.read_parquet(world / "items.parquet", columns=["item_id", "kind", "title"])
+    foreign = items.with_columns("other-" + pl.col("item_id"))
+    foreign.write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(ConfigError, match="they are of two catalogues"):
+        embed_items(exported.bundle, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # One that the bundle knows has its id to go by.
+    pl.concat([foreign[:9], items[:1]]).write_parquet(tmp_path / "items.parquet")
+    assert embed_items(exported.bundle, tmp_path, tmp_path / "out", workers=1).written is not None
+
+
 def test_a_snapshot_of_another_catalogue_is_refused(exported: Exported, tmp_path: Path) -> None:
     def rename(folder: Path) -> None:
         histories = pl.read_parquet(folder / HISTORIES)
