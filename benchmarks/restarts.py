@@ -109,8 +109,7 @@ class Callers:
             try:
                 self._ask(user)
             except Exception as error:
-                code = error.code().name if isinstance(error, grpc.RpcError) else ""  # type: ignore[attr-defined]
-                self.failed[f"{type(error).__name__} {code}".strip()] += 1
+                self.failed[f"{type(error).__name__}: {said(error)}"] += 1
             else:
                 self.milliseconds.append((time.perf_counter() - began) * 1000)
 
@@ -119,6 +118,13 @@ class Callers:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+
+def said(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, grpc.Call):
+        return f"{error.code().name}, {error.details()}"
+    return str(error)
 
 
 def plain_stub(addresses: list[str]) -> rpc.RetrievalServiceStub:
@@ -139,7 +145,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where the bundle is kept")
     parser.add_argument("--restarts", type=int, default=100)
     parser.add_argument("--callers", type=int, default=4, help="threads of the client")
-    parser.add_argument("--max-connection-age", default="2", help="of both servers, seconds")
+    parser.add_argument("--max-connection-age", default="1", help="of both servers, seconds")
     args = parser.parse_args()
     prepare(args.work)
     histories = pq.read_table(args.work / "snapshot" / "histories.parquet", columns=["user_id"])
@@ -211,7 +217,7 @@ def report(
         "stop_seconds": round(median(stops), 2),
         "start_seconds": round(median(starts), 2),
     }
-    kinds = ", ".join(f"{num} {kind}" for kind, num in plain.failed.items()) or "none"
+    kinds = "; ".join(f"{num} x {kind}" for kind, num in plain.failed.items()) or "none"
     write_result(
         "restarts",
         title=f"{restarts} SIGTERM restarts of one of two replicas under load",

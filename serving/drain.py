@@ -25,9 +25,13 @@ HURRY = signal.SIGUSR1
 managers send that to the supervisor and to the workers alike."""
 QUIET_SECONDS = 0.3
 """Without a call for so long, a worker's callers have gone."""
-AGE_JITTER = 1.1
-"""gRPC draws a connection's age up to a tenth above what it is told."""
 _POLL = 0.02
+
+
+def longest_wait(max_connection_age: float) -> float:
+    """Seconds after which every connection has been closed by its age: gRPC draws each age up to a
+    tenth above what it is told, and a GOAWAY takes a round trip, on a busy machine a while more."""
+    return 1.1 * max_connection_age + 1.0
 
 
 def wait_until_quiet(

@@ -29,7 +29,7 @@ from interest.v1 import (
 from model.errors import PenchantError
 from serving.calls import CallExecutor
 from serving.config import ServerConfig
-from serving.drain import AGE_JITTER, HURRY, stop_listening, wait_until_quiet
+from serving.drain import HURRY, longest_wait, stop_listening, wait_until_quiet
 from serving.health import SERVICE_NAME, HealthServicer
 from serving.interceptors import CallInterceptor
 from serving.logs import configure_logs, logger
@@ -112,7 +112,7 @@ class WorkerServer:
         quiet = wait_until_quiet(
             lambda: len(self._calls.in_flight),
             lambda: self._calls.num_begun,
-            patience=AGE_JITTER * self._config.max_connection_age,
+            patience=longest_wait(self._config.max_connection_age),
             hurry=hurry,
         )
         self._health.close()

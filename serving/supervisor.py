@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from model.errors import BundleRejected, ConfigError, PenchantError
 from serving.config import ServerConfig
-from serving.drain import AGE_JITTER, HURRY
+from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
 from serving.metrics import SupervisorMetrics
@@ -197,8 +197,8 @@ class Supervisor:
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
         config = self._config
-        longest = config.drain_pause + AGE_JITTER * config.max_connection_age + config.drain_grace
-        patience = time.monotonic() + longest + 5
+        leaving = config.drain_pause + longest_wait(config.max_connection_age)
+        patience = time.monotonic() + leaving + config.drain_grace + 5
         for worker in self._workers:
             try:
                 worker.process.wait(max(patience - time.monotonic(), 0.1))
