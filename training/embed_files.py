@@ -70,12 +70,17 @@ def embed_items(
 
     Of the dataset, only dataset.toml and items.parquet are read. Raises what open_bundle,
     parts_folder and write_parts do, DatasetError for a broken items.parquet, ConfigError where a
-    feature is of another type than the tower reads.
+    feature is of another type than the tower reads, or where neither an item nor a feature is one
+    that the bundle knows.
     """
     opened, schema = open_bundle(bundle), read_schema(dataset)
     read = {n: c for n, c in opened.encoder.item_columns.items() if n != "kind"}
     notes = _notes(read, schema.item_features, where=dataset)
     table = _items_table(dataset)
+    if read and len(notes) == len(read):  # then only their ids can tell the items apart
+        first = pl.scan_parquet(dataset / ITEMS, glob=False).select("item_id").head(READ_ITEMS)
+        ids = first.collect()["item_id"].drop_nulls().to_list()
+        _refuse_foreign(opened, ids, f"{dataset}, which has no feature that the tower reads,")
     chosen = part_rows or _part_rows(table.num_rows, READ_ITEMS)
     plan = Plan(
         content={
@@ -90,10 +95,10 @@ def embed_items(
     with parts_folder(out, plan, overwrite=overwrite) as finished:
         if finished:
             return Embedded(None)
-        ids = Repeats(["item_id"])
+        repeats = Repeats(["item_id"])
         for _, frame in table.batches(["item_id"]):
-            ids.add(frame)
-        ids.refuse([table], remedy="Keep one row an id.")
+            repeats.add(frame)
+        repeats.refuse([table], remedy="Keep one row an id.")
         written = write_parts(
             out,
             plan,
@@ -138,7 +143,9 @@ def embed_users(
         if f"profile.{name}" in opened.user_tower_inputs
     }
     notes = _notes(read, manifest.schema.user_features, where=snapshot)
-    _refuse_foreign(opened, snapshot)
+    histories = pl.scan_parquet(snapshot / HISTORIES).select("item_ids").head(READ_USERS).collect()
+    met = histories["item_ids"].explode(empty_as_null=False).unique().to_list()
+    _refuse_foreign(opened, met, f"the first histories of {snapshot}")
     moment = (at or manifest.as_of or _EPOCH).astimezone(UTC)
     chosen = part_rows or _part_rows(manifest.body["num_users"], 2 * READ_USERS)
     plan = Plan(
@@ -224,15 +231,12 @@ def _words(feature: Feature) -> str:
     return feature.type if feature.dim is None else f"{feature.type} of {feature.dim}"
 
 
-def _refuse_foreign(bundle: Bundle, snapshot: Path) -> None:
-    """Raise ConfigError if none of the first users' events is about an item of the bundle."""
-    first = pl.scan_parquet(snapshot / HISTORIES).select("item_ids").head(READ_USERS).collect()
-    ids = first["item_ids"].explode(empty_as_null=False).unique().to_list()
-    if ids and bundle.items.rows_of(ids).max() < 0:
+def _refuse_foreign(bundle: Bundle, item_ids: list[str], where: str) -> None:
+    """Raise ConfigError if none of these items, which stand `where`, is in the bundle."""
+    if item_ids and bundle.items.rows_of(item_ids).max() < 0:
         raise ConfigError(
-            f"none of the {len(ids):,} items in the first histories of {snapshot} is in "
-            f"{bundle.path}: they are of two catalogues. Name a bundle and a snapshot that belong "
-            "together."
+            f"none of the {len(item_ids):,} items in {where} is in {bundle.path}: they are of two "
+            "catalogues. Name a bundle and what belongs to it."
         )
 
 

@@ -368,7 +368,7 @@ def test_items_of_another_catalogue_are_refused(
         'format = 1\nname = "other"\ntime = "none"\n[events]\nwatch = { role = "engagement" }\n'
     )
     items = pl.read_parquet(world / "items.parquet", columns=["item_id", "kind", "title"])
-    foreign = items.with_columns("other-" + pl.col("item_id"))
+    foreign = items.with_columns(item_id="other-" + pl.col("item_id"))
     foreign.write_parquet(tmp_path / "items.parquet")
     with pytest.raises(ConfigError, match="they are of two catalogues"):
         embed_items(exported.bundle, tmp_path, tmp_path / "out")

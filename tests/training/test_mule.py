@@ -138,6 +138,11 @@ def test_a_missing_file_is_named(tables: Path, tmp_path: Path) -> None:
     assert caught.value.file == "view.tsv"
 
 
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no such folder.*view\.txt.*github\.com/geonwooko"):
+        import_mule(tmp_path / "nowhere", tmp_path / "out")
+
+
 def test_an_unknown_folder_says_what_to_get(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"buy_train\.tsv.*geonwooko/MULE"):
         import_mule(tmp_path, tmp_path / "out")

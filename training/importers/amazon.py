@@ -52,7 +52,9 @@ def import_amazon(
             raise ConfigError(f"min_events is {min_events}; it must be 1 or more, or left out")
         return import_reviews(reviews, out, min_events=min_events or 1, progress=tell)
     raise DatasetError(
-        "no layout of Amazon reviews is here.",
+        "no layout of Amazon reviews is here."
+        if source.exists()
+        else "there is no such file or folder.",
         file=str(source),
         remedy="Expected is one of: reviews_Beauty_5.json.gz or ratings_Beauty.csv of 2014, "
         "Beauty_5.json.gz or Beauty.csv of 2018, All_Beauty.jsonl.gz or All_Beauty.csv.gz of 2023, "

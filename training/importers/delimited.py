@@ -98,8 +98,10 @@ def unknown_layout(source: Path, *, expected: str, origin: str) -> DatasetError:
     """The error for a folder that holds none of the layouts an importer reads."""
     if source.is_file():
         return DatasetError("this is a file.", file=str(source), remedy="Name its folder.")
-    found = ", ".join(sorted(p.name for p in source.iterdir())) if source.is_dir() else ""
-    problem = f"no layout of this dataset is in this folder. It holds: {found or 'nothing'!s:.200}."
+    problem = "there is no such folder."
+    if source.is_dir():
+        found = ", ".join(sorted(p.name for p in source.iterdir())) or "nothing"
+        problem = f"no layout of this dataset is in this folder. It holds: {found:.200}."
     return DatasetError(problem, file=str(source), remedy=f"Expected are {expected} {origin}")
 
 

@@ -174,7 +174,9 @@ def _read_ratings(source: Path) -> _Ratings:
     if (source / SEQUENCES).is_file():
         return _read_sequences(source / SEQUENCES, source / STARS)
     raise DatasetError(
-        f"there is neither {RATINGS} nor {SEQUENCES} in this folder.",
+        f"there is neither {RATINGS} nor {SEQUENCES} in this folder."
+        if source.is_dir()
+        else "there is no such folder.",
         file=str(source),
         remedy=f"Expected are {RATINGS}, {MOVIES} and {USERS}: download ml-1m.zip from "
         "https://grouplens.org/datasets/movielens/1m/, unpack it and name the folder ml-1m. "
