@@ -10,14 +10,16 @@ turns. Speeds are those between the first rows and the last; what starting takes
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -54,10 +56,11 @@ class Speeds:
     starting: list[float] = field(default_factory=list)
     processes: list[float] = field(default_factory=list)
     threads: list[float] = field(default_factory=list)
+    encoding: list[float] = field(default_factory=list)
 
 
-def batches(what: str, bundle: Bundle, source: Path) -> Iterator[tuple[Any, Any]]:
-    """The rows and arrays of the first batches, as `embed` makes them."""
+def tables(what: str, bundle: Bundle, source: Path) -> Iterator[Callable[[], Iterator[Any]]]:
+    """For each of the first tables: a function that makes its batches, as `embed` does."""
     if what == "users":
         with tempfile.TemporaryDirectory() as scratch:
             features = list(bundle.encoder.profile_columns)
@@ -65,20 +68,25 @@ def batches(what: str, bundle: Bundle, source: Path) -> Iterator[tuple[Any, Any]
             now = moment_of(open_verified(source, kind="snapshot").as_of)
             embed_them = UserEmbedder(bundle, now=now)
             for users in read_users(source, Path(scratch), 0, num_users, at_once=READ_USERS):
-                yield from embed_them.batches(users)
+                yield partial(embed_them.batches, users)
     else:
         embed = ItemEmbedder(bundle)
         items = pl.read_parquet(source / "items.parquet", n_rows=READY_ITEMS).to_arrow()
         for start in range(0, len(items), READ_ITEMS):
             part = items.slice(start, READ_ITEMS)
-            rows = bundle.items.rows_of(part["item_id"].to_pylist())
-            yield from embed.batches(part, rows)
+            yield partial(embed.batches, part, bundle.items.rows_of(part["item_id"].to_pylist()))
 
 
 def raw_speed(
-    what: str, path: Path, source: Path, threads: int, seconds: float, barrier: Any = None
+    what: str,
+    path: Path,
+    source: Path,
+    threads: int,
+    seconds: float,
+    encodes: bool = False,
+    barrier: Any = None,
 ) -> float:
-    """Rows a second of one session on ready arrays."""
+    """Rows a second of one session, on ready arrays or with the encoding of tables in memory."""
     keep_freed_memory()
     pa.set_cpu_count(1)
     bundle = open_bundle(path)
@@ -88,16 +96,19 @@ def raw_speed(
         else (bundle.item_tower_path, bundle.item_tower_inputs)
     )
     session = TowerSession(tower, inputs=inputs, threads=threads)
-    ready = [(len(rows), arrays) for rows, arrays in batches(what, bundle, source)]
-    for _, arrays in ready[:20]:
+    made: list[Callable[[], Iterable[Any]]] = list(tables(what, bundle, source))
+    if not encodes:
+        made = [partial(list, list(make())) for make in made]
+    for _, arrays in itertools.islice(made[0](), 20):
         session.run(arrays)
     if barrier is not None:
         barrier.wait()
     done, started = 0, time.perf_counter()
     while True:
-        for num_rows, arrays in ready:
-            session.run(arrays)
-            done += num_rows
+        for make in made:
+            for rows, arrays in make():
+                session.run(arrays)
+                done += len(rows)
             spent = time.perf_counter() - started
             if spent > seconds:
                 return done / spent
@@ -107,11 +118,13 @@ def _in_process(results: Any, *arguments: Any) -> None:
     results.put(raw_speed(*arguments))
 
 
-def raw_processes(what: str, path: Path, source: Path, num: int, seconds: float) -> float:
+def raw_processes(
+    what: str, path: Path, source: Path, num: int, seconds: float, encodes: bool = False
+) -> float:
     """Rows a second of so many processes together, one thread each."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(num), context.Queue()
-    arguments = (results, what, path, source, 1, seconds, barrier)
+    arguments = (results, what, path, source, 1, seconds, encodes, barrier)
     workers = [context.Process(target=_in_process, args=arguments) for _ in range(num)]
     for worker in workers:
         worker.start()
@@ -178,6 +191,9 @@ def main() -> None:
                 )
                 speeds.processes.append(raw_processes(what, bundle, source, cores, args.seconds))
                 speeds.threads.append(raw_speed(what, bundle, source, cores, args.seconds))
+                speeds.encoding.append(
+                    raw_processes(what, bundle, source, cores, args.seconds, encodes=True)
+                )
     figures: dict[str, Any] = {"cores": cores}
     table = [
         [
@@ -187,18 +203,22 @@ def main() -> None:
             f"ONNX Runtime, {cores} processes",
             f"ONNX Runtime, {cores} threads",
             "ratio to the faster",
+            f"encoding and ONNX Runtime, {cores} processes",
+            "ratio",
             "seconds to the first rows",
         ]
     ]
     for name, s in measured.items():
         ours, processes, threads = median(s.ours), median(s.processes), median(s.threads)
-        ratio = ours / max(processes, threads)
+        ratio, encoding = ours / max(processes, threads), median(s.encoding)
         key = name.replace(",", "").replace(" ", "_")
         figures |= {
             f"{key}: rows_per_second": round(ours),
             f"{key}: onnxruntime_processes": round(processes),
             f"{key}: onnxruntime_threads": round(threads),
             f"{key}: ratio": round(ratio, 3),
+            f"{key}: encoding_and_onnxruntime_processes": round(encoding),
+            f"{key}: ratio_with_encoding": round(ours / encoding, 3),
             f"{key}: seconds_to_first_rows": round(median(s.starting), 2),
         }
         table.append(
@@ -209,6 +229,8 @@ def main() -> None:
                 f"{processes:,.0f}",
                 f"{threads:,.0f}",
                 f"{ratio:.2f}",
+                f"{encoding:,.0f}",
+                f"{ours / encoding:.2f}",
                 f"{median(s.starting):.1f}",
             ]
         )
@@ -219,7 +241,8 @@ def main() -> None:
         table=table,
         notes=(
             f"Median of {args.rounds} rounds; all take turns. ONNX Runtime is given the batches "
-            "that `embed` makes, ready in memory; `embed` reads Parquet, looks up ids, encodes, "
+            "that `embed` makes, ready in memory, and then tables in memory, whose ids are looked up and "
+            "whose features are encoded on the way (of items, the n-grams of titles); `embed` reads Parquet, looks up ids, encodes, "
             "runs the tower, and writes and syncs Parquet. An item that the bundle has unchanged "
             "keeps its vector and does not go through the tower."
         ),
