@@ -18,8 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -241,10 +241,10 @@ def main() -> None:
         table=table,
         notes=(
             f"Median of {args.rounds} rounds; all take turns. ONNX Runtime is given the batches "
-            "that `embed` makes, ready in memory, and then tables in memory, whose ids are looked up and "
-            "whose features are encoded on the way (of items, the n-grams of titles); `embed` reads Parquet, looks up ids, encodes, "
-            "runs the tower, and writes and syncs Parquet. An item that the bundle has unchanged "
-            "keeps its vector and does not go through the tower."
+            "that `embed` makes, ready in memory; then tables in memory, whose ids are looked up and "
+            "features encoded on the way (of items, the n-grams of titles). `embed` does that, "
+            "reads Parquet before, and writes and syncs Parquet behind. An item that the bundle "
+            "has unchanged keeps its vector and does not go through the tower."
         ),
         command="python benchmarks/embed.py BUNDLE --dataset DATASET --snapshot SNAPSHOT",
     )
