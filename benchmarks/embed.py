@@ -241,8 +241,8 @@ def main() -> None:
         table=table,
         notes=(
             f"Median of {args.rounds} rounds; all take turns. ONNX Runtime is given the batches "
-            "that `embed` makes, ready in memory; then tables in memory, whose ids are looked up and "
-            "features encoded on the way (of items, the n-grams of titles). `embed` does that, "
+            "that `embed` makes, ready in memory; then tables in memory, whose ids are looked up, "
+            "and features encoded on the way (of items, the n-grams of titles). `embed` does that, "
             "reads Parquet before, and writes and syncs Parquet behind. An item that the bundle "
             "has unchanged keeps its vector and does not go through the tower."
         ),
