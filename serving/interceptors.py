@@ -27,15 +27,19 @@ RETRY_AFTER = 0.1
 """Seconds after which a shed call may be tried again."""
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-COUNTED = frozenset({RETRIEVAL, ADMIN})
-"""The services whose calls a drain waits for; load balancers go on asking for health."""
+OURS = frozenset({RETRIEVAL, ADMIN})
+"""The services whose calls are told of, and waited for by a drain. Load balancers ask for health
+every second, to the end."""
+
+_unary = grpc.unary_unary_rpc_method_handler
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each RPC at its first call, and hands out the wrapped handler from then on.
 
-    Retrieval runs on the call threads. Health, status and reflection have two threads each: a
-    worker whose call threads are all busy still says that it lives.
+    Ours take and give unary messages. Retrieval runs on the call threads. Health, status and
+    reflection have two threads each: a worker whose call threads are all busy still says that it
+    lives.
     """
 
     def __init__(self, executor: CallExecutor, telemetry: Telemetry) -> None:
@@ -60,28 +64,33 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             handler = continuation(handler_call_details)
             if handler is None:
                 return None  # no such method
-            if handler.unary_unary is not None:
+            service = method.split("/")[1]
+            if service in OURS:
                 handler = self._wrap(method, handler)
-            elif handler.stream_stream is not None:
-                handler = self._wrap_stream(method, handler)
+            elif handler.unary_unary is not None or handler.stream_stream is not None:
+                handler = self._apart(service, handler)
             # Health's Watch is left as it is: it has a thread of its own to begin on.
             self._handlers[method] = handler
         return handler
 
-    def _assign(self, method: str, behavior: Any) -> None:
-        """Have gRPC run `behavior` on the threads of its service."""
-        service = method.split("/")[1]
-        if service != RETRIEVAL:
-            pool = self._pools.setdefault(service, ThreadPoolExecutor(2, service))
-            behavior.experimental_thread_pool = pool
+    def _pool(self, service: str) -> ThreadPoolExecutor:
+        return self._pools.setdefault(service, ThreadPoolExecutor(2, service))
 
-    def _wrap_stream(self, method: str, handler: Any) -> Any:
+    def _apart(self, service: str, handler: Any) -> Any:
+        """Health and reflection: on threads of their own, and not told of."""
+
+        def answer(request: Any, context: Any) -> Any:
+            return handler.unary_unary(request, context)
+
         def stream(requests: Iterator[Any], context: Any) -> Iterator[Any]:
             yield from handler.stream_stream(requests, context)
 
-        self._assign(method, stream)
-        return grpc.stream_stream_rpc_method_handler(
-            stream,
+        is_stream = handler.stream_stream is not None
+        behavior: Any = stream if is_stream else answer
+        behavior.experimental_thread_pool = self._pool(service)
+        make = grpc.stream_stream_rpc_method_handler if is_stream else _unary
+        return make(
+            behavior,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -95,9 +104,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             metadata = context.invocation_metadata()
             came = self._executor.submitted or begun
             record = CallRecord(rpc, request_id(metadata), came)
-            if service in COUNTED:
-                self.num_begun += 1
-                self._in_flight.add(record)
+            self.num_begun += 1
+            self._in_flight.add(record)
             stages.begin(record)
             stages.add_lap("queue", came, begun)
             try:
@@ -127,8 +135,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
                 stages.end()
                 self._in_flight.discard(record)
 
-        self._assign(method, call)
-        return grpc.unary_unary_rpc_method_handler(
+        if service != RETRIEVAL:
+            call.experimental_thread_pool = self._pool(service)  # type: ignore[attr-defined]
+        return _unary(
             call, request_deserializer=None, response_serializer=handler.response_serializer
         )
 
