@@ -26,6 +26,7 @@ from training.columns import (
     link_columns,
     user_columns,
 )
+from training.id_sets import DistinctIds, KnownIds
 from training.repeats import Repeats, refuse_repeated
 
 RELATIONS = ("shows", "on_air", "by")
@@ -79,8 +80,8 @@ class _Validation:
         self.all_bytes = sum((path / name).stat().st_size for name in names) or 1
         self.item_ids = pl.Series("item_id", [], dtype=pl.String)
         self.listed_users: pl.Series | None = None
-        self.seen_users = pl.Series("user_id", [], dtype=pl.String)
-        self.seen_items = pl.Series("item_id", [], dtype=pl.String)
+        self.known_items = KnownIds(self.item_ids)
+        self.seen_users, self.seen_items = DistinctIds(), DistinctIds()
         self.counts = dict.fromkeys(schema.events, 0)
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -92,9 +93,9 @@ class _Validation:
         num_links = self._check_links()
         self._check_events()
         self._tell(1.0, "checked")
-        users = self.seen_users
+        users = self.seen_users.ids()
         if self.listed_users is not None:
-            users = pl.concat([users, self.listed_users]).unique()
+            users = pl.concat([users, self.listed_users.alias("")]).unique()
         return DatasetSummary(
             name=self.schema.name,
             time=self.schema.time,
@@ -122,6 +123,7 @@ class _Validation:
             )
         self.item_ids = pl.concat(ids)
         refuse_repeated(table, self.item_ids)
+        self.known_items = KnownIds(self.item_ids)
 
     def _check_users(self) -> None:
         if not (self.path / "users.parquet").exists():
@@ -178,8 +180,8 @@ class _Validation:
             self._check_times(table, frame, first_row)
         for name, count in frame["event"].value_counts().iter_rows():
             self.counts[name] += count
-        self.seen_users = pl.concat([self.seen_users, frame["user_id"].unique()]).unique()
-        self.seen_items = pl.concat([self.seen_items, frame["item_id"].unique()]).unique()
+        self.seen_users.add(frame["user_id"])
+        self.seen_items.add(frame["item_id"])
 
     def _check_times(self, table: ParquetTable, frame: pl.DataFrame, first_row: int) -> None:
         times = frame["timestamp"]
@@ -212,7 +214,7 @@ class _Validation:
         self.has_time_of_day |= bool((times.dt.truncate("1d") != times).any())
 
     def _refuse_unknown_items(self, table: ParquetTable, ids: pl.Series, first_row: int) -> None:
-        row = first_true(ids.is_not_null() & ~ids.is_in(self.item_ids.implode()))
+        row = first_true(self.known_items.lacks(ids))
         if row is not None:
             raise table.error(
                 f"item {ids[row]!r:.100} is not in items.parquet.",
@@ -237,13 +239,11 @@ class _Validation:
         for name, count in self.counts.items():
             if not count:
                 warnings.append(f"Event {name!r} is declared but never happens.")
-        idle = len(self.item_ids) - len(self.seen_items)
+        idle = len(self.item_ids) - len(self.seen_items.ids())
         if idle:
             warnings.append(f"{idle:,} of {len(self.item_ids):,} items have no event.")
         if self.listed_users is not None:
-            absent = len(
-                self.seen_users.filter(~self.seen_users.is_in(self.listed_users.implode()))
-            )
+            absent = int(KnownIds(self.listed_users).lacks(self.seen_users.ids()).sum())
             if absent:
                 warnings.append(f"{absent:,} users have events but no row in users.parquet.")
         if self.last is not None and self.last.year < _UNIT_SUSPECT_YEAR:

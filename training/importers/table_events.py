@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import polars as pl
 
 from training.columns import SPLITS
+from training.id_sets import KnownIds
 from training.importers.column_map import ColumnMap
 from training.importers.duplicates import Duplicates
 from training.importers.table_columns import Target, converted
@@ -29,7 +30,7 @@ class EventRows:
     ) -> None:
         """items: the ids that have a row. tell: called with the part that is done, 0 to 1."""
         self._mapped, self._table, self._targets = mapped, mapped.events, targets
-        self._files, self._items, self._tell = files, items, tell
+        self._files, self._items, self._tell = files, KnownIds(items), tell
         self.dropped: Counter[str] = Counter()
         """Rows left out, by reason."""
         self.added = pl.Series("item_id", [], dtype=pl.String)
@@ -147,7 +148,7 @@ class EventRows:
     ) -> tuple[Batch, pl.DataFrame]:
         if column not in frame.columns or self._table.unknown_items == "add":
             return batch, frame
-        unknown = self._unknown(frame[column])
+        unknown = self._items.lacks(frame[column])
         if not unknown.any():
             return batch, frame
         if self._table.unknown_items == "error":
@@ -166,12 +167,9 @@ class EventRows:
         """Take in the items that only events name."""
         for column in ("item_id", "source_item_id"):
             if column in frame.columns:
-                new = frame[column].filter(self._unknown(frame[column])).alias("item_id")
+                new = frame[column].filter(self._items.lacks(frame[column])).alias("item_id")
                 if len(new):
                     self.added = pl.concat([self.added, new]).unique(maintain_order=True)
-
-    def _unknown(self, ids: pl.Series) -> pl.Series:
-        return ids.is_not_null() & ~ids.is_in(self._items.implode())
 
     def _refuse_repeated(self, batch: Batch, again: pl.Series, duplicates: Duplicates) -> None:
         cells = batch.cells(self._table.event_id.column or "")
