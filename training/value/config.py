@@ -23,14 +23,16 @@ class ValueRunConfig:
     dropout: float = 0.2
     profile_dropout: float = 0.5
     """On what is made of user features: many of their values are almost a user's name."""
-    epochs: int = 6
+    epochs: int = 5
     batch_exposures: int = 1024
-    min_steps_per_epoch: int = 30
+    min_steps_per_epoch: int = 60
     """Fewer exposures are cut into smaller batches, so that an epoch still takes so many steps."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    patience: int = 3
-    """Epochs without a better log loss on the choosing day before training stops."""
+    ranking_weight: float = 1.0
+    """What the order of one user's exposures counts beside the log loss; 0: nothing."""
+    patience: int = 2
+    """Epochs without a better loss on the choosing day before training stops."""
     warmup_steps: int = 50
     final_learning_rate: float = 0.05
     """The cosine schedule ends at this share of the learning rate."""
@@ -42,7 +44,7 @@ class ValueRunConfig:
         """Raises ConfigError naming the first field that is not allowed."""
         for name in ("epochs", "batch_exposures", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("min_steps_per_epoch", "warmup_steps", "weight_decay"):
+        for name in ("min_steps_per_epoch", "ranking_weight", "warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")

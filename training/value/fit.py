@@ -1,6 +1,6 @@
 """The value model's training loop: exposures in, the weights of the best epoch out.
 
-The towers are frozen. Training stops when the log loss on the choosing day no longer falls. Knows
+The towers are frozen. Training stops when the loss on the choosing day no longer falls. Knows
 examples as arrays; no datasets and no files.
 """
 
@@ -15,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from model.value import ValueNetwork
 from training.loop import Diverged
 from training.value.config import ValueRunConfig
 from training.value.inputs import Examples, ItemArrays, batches, logits_from, logits_of
+from training.value.losses import log_losses, ranking_losses, same_user_pairs
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 Progress = Callable[[float, str], None]
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -38,9 +39,9 @@ class Fit:
     best_epoch: int
     """From 1."""
     losses: list[float]
-    """Mean loss of each epoch, summed over heads."""
+    """Mean loss of each epoch."""
     choosing_losses: list[float]
-    """Log loss on the choosing day after each epoch, summed over heads."""
+    """The loss on the choosing day after each epoch."""
     seconds: float
 
 
@@ -79,13 +80,15 @@ def fit_network(
     choosing: list[float] = []
     for epoch in range(1, config.epochs + 1):
         network.train()
-        order = np.random.default_rng([config.seed, epoch]).permutation(num)
+        owners = fit.exposures.owners
+        order = _shuffled(owners, np.random.default_rng([config.seed, epoch]))
         total = 0.0
-        for _, batch in batches(fit, order, size=size, max_history=config.max_history):
+        for chosen, batch in batches(fit, order, size=size, max_history=config.max_history):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            loss = head_losses(logits_of(network, items, batch), batch.labels, batch.known).sum()
+            logits = logits_of(network, items, batch)
+            loss = _loss(logits, batch.labels, batch.known, owners[chosen], config)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
@@ -95,7 +98,7 @@ def fit_network(
             progress(step / num_steps, _said(epoch, choosing))
         losses.append(total / num)
         found = predict(mean, items, choose, max_history=config.max_history)
-        choosing.append(log_loss(found, choose))
+        choosing.append(loss_of(found, choose, config))
         if not math.isfinite(losses[-1] + choosing[-1]):
             raise Diverged(
                 f"the loss is {losses[-1]} in epoch {epoch}: training diverged. Nothing was "
@@ -127,15 +130,6 @@ def _running_mean(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], 
     return take_in
 
 
-def head_losses(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-    """Log loss of each head [T]: the mean over the exposures at which its label is known.
-
-    logits, labels, known: [n, T] float32, known 1 or 0.
-    """
-    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * known
-    return each.sum(dim=0) / known.sum(dim=0).clamp(min=1)
-
-
 @torch.no_grad()
 def predict(
     network: ValueNetwork, items: ItemArrays, examples: Examples, *, max_history: int
@@ -154,12 +148,29 @@ def predict(
     return logits
 
 
-def log_loss(logits: Float32, examples: Examples) -> float:
-    """The log loss over the known labels, summed over heads."""
+def loss_of(logits: Float32, examples: Examples, config: ValueRunConfig) -> float:
+    """What training makes small, of logits [N, T] of all examples."""
     exposures = examples.exposures
     labels = torch.from_numpy(exposures.labels.astype(np.float32))
     known = torch.from_numpy(exposures.known.astype(np.float32))
-    return float(head_losses(torch.from_numpy(logits), labels, known).sum())
+    return float(_loss(torch.from_numpy(logits), labels, known, exposures.owners, config))
+
+
+def _loss(
+    logits: Tensor, labels: Tensor, known: Tensor, owners: Int64, config: ValueRunConfig
+) -> Tensor:
+    """The log loss and the ranking loss, summed over heads. owners: [n] who was shown each."""
+    loss = log_losses(logits, labels, known).sum()
+    if config.ranking_weight:
+        ranking = ranking_losses(logits, labels, known, same_user_pairs(owners))
+        loss = loss + config.ranking_weight * ranking.sum()
+    return loss
+
+
+def _shuffled(owners: Int64, rng: np.random.Generator) -> Int64:
+    """The exposures in a random order of users, so that those of one user meet in a batch."""
+    places = rng.permutation(int(owners.max()) + 1)
+    return np.lexsort((rng.random(len(owners)), places[owners]))
 
 
 @torch.no_grad()
@@ -179,4 +190,4 @@ def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples) -> 
 
 
 def _said(epoch: int, choosing: list[float]) -> str:
-    return f"epoch {epoch}" + (f", log loss {choosing[-1]:.4f}" if choosing else "")
+    return f"epoch {epoch}" + (f", loss {choosing[-1]:.4f}" if choosing else "")

@@ -1,0 +1,48 @@
+"""The two losses of the value model, worked out by hand."""
+
+import math
+
+import numpy as np
+import torch
+
+from training.value.losses import log_losses, ranking_losses, same_user_pairs
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def test_the_log_loss_is_the_mean_over_what_is_known() -> None:
+    logits = torch.tensor([[0.0, 2.0], [1.0, -1.0], [3.0, 5.0]])
+    labels = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    known = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    expected = [(softplus(0) + softplus(1)) / 2, (softplus(-2) + softplus(-1)) / 2]
+    torch.testing.assert_close(log_losses(logits, labels, known), torch.tensor(expected))
+    assert log_losses(logits, labels, torch.zeros_like(known)).tolist() == [0, 0]
+
+
+def test_the_pairs_are_those_of_one_user() -> None:
+    first, second, weights = same_user_pairs(np.array([7, 3, 7, 7]))
+    found = dict(
+        zip(zip(first.tolist(), second.tolist(), strict=True), weights.tolist(), strict=True)
+    )
+    sevens = {(i, j): 1 / 3 for i in (0, 2, 3) for j in (0, 2, 3)}
+    assert {pair: round(w, 6) for pair, w in found.items()} == {
+        pair: round(w, 6) for pair, w in {**sevens, (1, 1): 1.0}.items()
+    }
+
+
+def test_the_ranking_loss_compares_one_users_exposures() -> None:
+    """Of user 0 the first came true, the second did not, of the third it is not known; user 1 has
+    one that came true and nothing to compare it with."""
+    owners = np.array([0, 0, 1, 0])
+    logits = torch.tensor([[1.0], [3.0], [9.0], [7.0]])
+    labels = torch.tensor([[1.0], [0.0], [1.0], [0.0]])
+    known = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
+    found = ranking_losses(logits, labels, known, same_user_pairs(owners))
+    # One pair, its difference 1 - 3, with weight 1 of 3 exposures; four exposures in all.
+    torch.testing.assert_close(found, torch.tensor([softplus(2) / 3 / 4]))
+    # What is added to all of a user's logits changes nothing.
+    shifted = logits + torch.tensor([[5.0], [5.0], [-2.0], [5.0]])
+    again = ranking_losses(shifted, labels, known, same_user_pairs(owners))
+    torch.testing.assert_close(again, found)
