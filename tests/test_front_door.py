@@ -1,6 +1,7 @@
 """The `penchant` command as a person meets it: quick help, clear refusals, right exit codes."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,11 @@ def run(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run `penchant` in a fresh interpreter, after the code `before`."""
     code = f"import sys\n{before}\nimport penchant\npenchant.main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "200"},
     )
 
 
