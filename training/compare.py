@@ -134,7 +134,7 @@ def _read(result: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         if not path.is_file():
             raise ConfigError(f"{path} is not there. `penchant evaluate` of the run writes it.")
     body: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    users = pl.read_parquet(table)
+    users = pl.read_parquet(table, glob=False)
     if "targets" not in users.columns:
         raise ConfigError(f"{table} does not say what was asked for. Evaluate this run again.")
     return body, users

@@ -165,7 +165,8 @@ def _parts(dataset: Path) -> list[Path]:
 
 
 def _build(dataset: Path, schema: Schema, cache: Path, stamp: dict[str, list[int]]) -> None:
-    items = pl.read_parquet(dataset / "items.parquet", columns=["item_id"]).with_row_index("item")
+    path = dataset / "items.parquet"
+    items = pl.read_parquet(path, columns=["item_id"], glob=False).with_row_index("item")
     codes = pl.DataFrame(
         {
             "event": schema.history_events,

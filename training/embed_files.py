@@ -143,8 +143,8 @@ def embed_users(
         if f"profile.{name}" in opened.user_tower_inputs
     }
     notes = _notes(read, manifest.schema.user_features, where=snapshot)
-    histories = pl.scan_parquet(snapshot / HISTORIES).select("item_ids").head(READ_USERS).collect()
-    met = histories["item_ids"].explode(empty_as_null=False).unique().to_list()
+    first = pl.scan_parquet(snapshot / HISTORIES, glob=False).select("item_ids").head(READ_USERS)
+    met = first.collect()["item_ids"].explode(empty_as_null=False).unique().to_list()
     _refuse_foreign(opened, met, f"the first histories of {snapshot}")
     moment = (at or manifest.as_of or _EPOCH).astimezone(UTC)
     chosen = part_rows or _part_rows(manifest.body["num_users"], 2 * READ_USERS)
@@ -268,7 +268,7 @@ def _item_rows(bundle: Path, version: str, dataset: Path) -> Rows:
 
     def rows(start: int, stop: int) -> Iterator[pa.Table]:
         for first in range(start, stop, READ_ITEMS):
-            items = pl.scan_parquet(dataset / ITEMS)
+            items = pl.scan_parquet(dataset / ITEMS, glob=False)
             frame = items.slice(first, min(READ_ITEMS, stop - first)).collect()
             table.check(frame, first)
             yield embed(frame.to_arrow())

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from training.compare import Difference
 from training.evaluate import Evaluation
@@ -86,7 +87,7 @@ def shown(gap: Difference) -> tuple[str, str]:
 
 def _plain(title: str, first: str, *others: str) -> Table:
     """A table without a frame: names to the left, figures to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column(first, no_wrap=True, min_width=10)
     for name in others:
         # A long name takes two lines rather than the width of three figures.

@@ -26,17 +26,21 @@ def suggest(next_step: str) -> None:
 
 
 def say(what: object, style: str | None = None) -> None:
-    """Print for people; a command stays on one line, so that it can be copied."""
-    console.print(what, style=style, highlight=False, soft_wrap=isinstance(what, str))
+    """Print for people; a command stays on one line, so that it can be copied.
+
+    what: text, taken literally (names may look like rich's markup), or anything that rich shows.
+    """
+    shown = Text(what) if isinstance(what, str) else what
+    console.print(shown, style=style, highlight=False, soft_wrap=isinstance(what, str))
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
     """A bar for one long job; yields progress(done 0..1, what is going on)."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[what]}", markup=False),
         TimeElapsedColumn(),
         console=console,
     ) as bar:
@@ -64,7 +68,7 @@ def rows_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     Rows that the first call counts as done were there before, and count for no speed.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         _Speed(),

@@ -200,14 +200,14 @@ def test_min_events_takes_the_core(tmp_path: Path) -> None:
         {"reviewerID": "dan", "asin": "D", "overall": 5.0, "unixReviewTime": DAY},
     ]
     raw = _folder(tmp_path / "raw", **{"Beauty.json": _json(OLD + more)})
-    report = import_amazon(raw, tmp_path / "out", min_events=2)
+    report = import_amazon(raw, tmp_path / "out [x]", min_events=2)
     assert report.dropped["reviews by users or of items with fewer than 2"] == 3
     assert report.written == {"users": 2, "items": 2, "events": 5}
     assert _reconciles(report, "Beauty.json")
     with pytest.raises(ConfigError, match="no review is left"):
         import_amazon(raw, tmp_path / "none", min_events=9)
     assert not (tmp_path / "none").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out [x]", "raw"]
 
 
 def _changed(**fields: object) -> str:

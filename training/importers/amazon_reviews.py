@@ -285,7 +285,7 @@ def _core(reviews: Path, least: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
 
     The largest such set is unique; leaving out whoever has too few, again and again, ends there.
     """
-    scan = pl.scan_parquet(reviews).select("user_id", "item_id")
+    scan = pl.scan_parquet(reviews, glob=False).select("user_id", "item_id")
     kept = scan
     while True:
         users, items = (
