@@ -180,6 +180,14 @@ def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
                 workers.add(client.retrieve("user-005", k=1).source.worker)
         died = [line for line in served.log_lines() if line["event"] == "worker died, restarting"]
         assert [line["exit_code"] for line in died] == [-signal.SIGKILL]
+
+        def counted(name: str) -> float:
+            page = urllib.request.urlopen(served.metrics, timeout=10).read().decode()
+            (line,) = [line for line in page.splitlines() if line.startswith(f"{name} ")]
+            return float(line.split()[1])
+
+        assert counted("penchant_worker_restarts_total") == 1
+        until(lambda: counted("penchant_workers") == 2)
         assert served.stop() == 0
 
 
