@@ -93,7 +93,8 @@ class ExposureLog:
         self._events = _events(run.dataset, schema)
         self._bounds = _bounds(run, self._events)
         shown = self._events.filter(pl.col("is_exposure")).with_columns(
-            part=_part_of(self._bounds, run)
+            # A held-out event may lack its time; what was known before it cannot be told then.
+            part=pl.when(pl.col("before").is_not_null()).then(_part_of(self._bounds, run))
         )
         self.num_undated = int(shown["part"].is_null().sum())
         """Exposures that belong to no part, because their time is not known."""

@@ -153,7 +153,15 @@ def loss_of(logits: Float32, examples: Examples, config: ValueRunConfig) -> floa
     exposures = examples.exposures
     labels = torch.from_numpy(exposures.labels.astype(np.float32))
     known = torch.from_numpy(exposures.known.astype(np.float32))
-    return float(_loss(torch.from_numpy(logits), labels, known, exposures.owners, config))
+    found = torch.from_numpy(logits)
+    # User after user, in pieces as large as a batch: the pairs of one user grow with its square.
+    order = torch.from_numpy(np.argsort(exposures.owners, kind="stable"))
+    ranking = 0.0
+    for part in order.split(config.batch_exposures):
+        pairs = same_user_pairs(exposures.owners[part.numpy()])
+        losses = ranking_losses(found[part], labels[part], known[part], pairs)
+        ranking += float(losses.sum()) * len(part) / len(found)
+    return float(log_losses(found, labels, known).sum()) + config.ranking_weight * ranking
 
 
 def _loss(

@@ -304,3 +304,19 @@ def test_a_window_needs_times(tmp_path: Path) -> None:
     log = ExposureLog(run_on(dataset, replace(TINY, split="published")))
     with pytest.raises(ConfigError, match="head 'order' has window_days = 7"):
         log.read("fit")
+
+
+def test_an_exposure_of_a_published_split_without_its_time_is_in_no_part(tmp_path: Path) -> None:
+    events = [
+        act("a", "p", "click", 1.0, split="train"),
+        act("a", "q", "show", 5.0, exposure="v1", split="validation"),
+        act("a", "q", "click", 5.1, exposure="v1", split="validation"),
+        act("a", "r", "show", 8.0, exposure="v2", split="validation"),
+        act("a", "s", "show", 9.0, exposure="w1", split="test"),
+        act("a", "s", "click", 9.1, exposure="w1", split="test"),
+        act("a", "t", "show", None, exposure="w2", split="test"),
+    ]
+    dataset = write_shown(tmp_path / "d", events)
+    log = ExposureLog(run_on(dataset, replace(TINY, split="published")))
+    assert log.num_undated == 1
+    assert log.read("test").times.tolist() == [1_772_323_200_000_000 + 9 * 86_400_000_000]

@@ -5,6 +5,11 @@ import math
 import numpy as np
 import torch
 
+from tests.training.tiny import interactions
+from training.value.config import ValueRunConfig
+from training.value.exposures import Exposures
+from training.value.fit import loss_of
+from training.value.inputs import Examples
 from training.value.losses import log_losses, ranking_losses, same_user_pairs
 
 
@@ -46,3 +51,20 @@ def test_the_ranking_loss_compares_one_users_exposures() -> None:
     shifted = logits + torch.tensor([[5.0], [5.0], [-2.0], [5.0]])
     again = ranking_losses(shifted, labels, known, same_user_pairs(owners))
     torch.testing.assert_close(again, found)
+
+
+def test_a_loss_in_pieces_is_the_whole_one_where_no_user_is_cut() -> None:
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(8), 4)  # two users fill a piece of 8
+    rng.shuffle(owners)
+    labels, known = rng.random((32, 2)) < 0.5, rng.random((32, 2)) < 0.8
+    nobody, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    exposures = Exposures((), [], nobody, owners, owners, owners, owners, labels & known, known)
+    examples = Examples(exposures, interactions([1], num_items=2), {}, nothing, nobody, nothing)
+    logits = rng.normal(size=(32, 2)).astype(np.float32)
+    whole, pieces = (
+        loss_of(logits, examples, ValueRunConfig(batch_exposures=size)) for size in (32, 8)
+    )
+    np.testing.assert_allclose(pieces, whole, rtol=1e-6)
+    alone = loss_of(logits, examples, ValueRunConfig(ranking_weight=0))
+    assert whole > alone > 0

@@ -24,7 +24,7 @@ from tests.training.value.conftest import CONFIG, ExportedValue, Shown
 from tests.training.value.shown import write_taste
 from training.distributed import join
 from training.export import export_run
-from training.run import BEST, load_best, open_run, start_run
+from training.run import BEST, load_best, open_run, refuse_folder, start_run
 from training.value.config import ValueRunConfig
 from training.value.evaluate import evaluate_value
 from training.value.exposures import ExposureLog
@@ -299,7 +299,8 @@ def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
     assert "The test part" in judged.stdout and "difference" in judged.stdout
     found = json.loads((path / TEST).read_text())
     assert found["heads"]["click"]["num_exposures"] == 120 * 15
-    # A new model has no test figures yet. And training the towers on finds its folder as it was.
+    # A new model has no test figures yet. And the towers of such a run may be trained on.
+    refuse_folder(path, resume=True)
     over = penchant("train-value", str(path), "--epochs", "1", "--overwrite", *moved)
     assert over.returncode == 0 and not (path / TEST).exists()
     outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
