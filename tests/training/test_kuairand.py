@@ -99,6 +99,9 @@ def test_roles_and_the_random_flag_are_kept(pure: Path, tmp_path: Path) -> None:
     assert [n for n, role in roles.items() if role == "negative"] == ["hate"]
     assert schema.events["click"].unit == schema.events["long_view"].unit == "seconds"
     assert schema.time == "exact"
+    assert [(head.name, head.event, head.window_days) for head in schema.heads] == [
+        (name, name, None) for name, role in roles.items() if role != "exposure"
+    ]
     notes = " ".join(report.notes)
     assert "random_show" in notes
     assert "Not read: video_features_statistic_pure.csv" in notes
