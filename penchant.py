@@ -8,6 +8,7 @@ for. Knows nothing of what the commands do.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ def main() -> None:
     a refusal (PenchantError) or a missing extra, each as a message on stderr; 130 interrupted.
     """
     arguments = sys.argv[1:]
+    # Read when OpenMP is loaded. Its threads spin while they wait for each other, and where another
+    # process has one of the cores they wait for long: with one such beside it on two cores, the
+    # demo's training went from 20 thousand tokens a second to 500, asleep between to 8 thousand.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if arguments and arguments[0] in COMMANDS:
             run(arguments[0], arguments[1:])

@@ -104,3 +104,10 @@ def test_the_client_names_its_extra() -> None:
     code = "import sys; sys.modules['grpc'] = None\nfrom penchant import Client"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "penchant.Client needs the extra [serve]" in done.stderr
+
+
+def test_waiting_threads_sleep_unless_told_otherwise() -> None:
+    told = "import atexit, os\natexit.register(lambda: print(os.environ['OMP_WAIT_POLICY']))"
+    assert run("--version", before=told).stdout.split()[-1] == "PASSIVE"
+    chosen = "import os\nos.environ['OMP_WAIT_POLICY'] = 'ACTIVE'\n" + told
+    assert run("--version", before=chosen).stdout.split()[-1] == "ACTIVE"
