@@ -124,7 +124,7 @@ class ExposureLog:
         people = self._people.to_list()
         rows = np.array([user_rows.get(name, -1) for name in people], np.int64)
         owners = np.searchsorted(self._people.to_numpy(), shown["user_id"].to_numpy())
-        items = pl.read_parquet(run.dataset / "items.parquet", columns=["item_id"])
+        items = pl.read_parquet(run.dataset / "items.parquet", columns=["item_id"], glob=False)
         places = shown.select("item_id").join(
             items.with_row_index("row"), on="item_id", how="left", maintain_order="left"
         )
