@@ -256,6 +256,7 @@ def write(
     write_result(
         "value_model",
         title=f"The value model on {run.data.schema.name}",
+        command="python benchmarks/value_model.py KUAIRAND-RUN",
         figures=figures,
         table=table,
         notes=(
