@@ -227,7 +227,7 @@ def report(
             f"In {minutes:.1f} minutes on one machine that also ran the callers: 4 threads through "
             "one `Client`, 2 through one plain channel of grpcio. Median stop "
             f"{median(stops):.2f} s (SIGTERM to the end of the process), median start "
-            f"{median(starts):.2f} s (to SERVING). Connections live {age} seconds here; callers "
+            f"{median(starts):.2f} s (to SERVING). A connection lives {age} s here; callers "
             "who watch no health leave a stopping server when theirs is over. Failures of the "
             f"plain callers: {kinds}."
         ),
