@@ -73,10 +73,12 @@ def main() -> None:
     a refusal (PenchantError) or a missing extra, each as a message on stderr; 130 interrupted.
     """
     arguments = sys.argv[1:]
-    # Read when OpenMP is loaded. Its threads spin while they wait for each other, and where another
-    # process has one of the cores they wait for long: with one such beside it on two cores, the
-    # demo's training went from 20 thousand tokens a second to 500, asleep between to 8 thousand.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when libgomp is loaded. OpenMP's threads spin while they wait for each other, and where
+    # another process has one of the cores they wait for long. Demo's training on two cores, tokens
+    # a second, alone and beside one busy process: spinning as by default 24 thousand and below 1;
+    # so many turns, then asleep: 22 and 11; asleep at once: 18 and 15.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         if arguments and arguments[0] in COMMANDS:
             run(arguments[0], arguments[1:])

@@ -106,8 +106,9 @@ def test_the_client_names_its_extra() -> None:
     assert "penchant.Client needs the extra [serve]" in done.stderr
 
 
-def test_waiting_threads_sleep_unless_told_otherwise() -> None:
-    told = "import atexit, os\natexit.register(lambda: print(os.environ['OMP_WAIT_POLICY']))"
-    assert run("--version", before=told).stdout.split()[-1] == "PASSIVE"
-    chosen = "import os\nos.environ['OMP_WAIT_POLICY'] = 'ACTIVE'\n" + told
-    assert run("--version", before=chosen).stdout.split()[-1] == "ACTIVE"
+def test_waiting_threads_soon_sleep_unless_told_otherwise() -> None:
+    told = "import atexit, os\natexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))"
+    assert run("--version", before=told).stdout.split()[-1] == "2000"
+    for chosen, found in (("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "None")):
+        before = f"import os\nos.environ[{chosen!r}] = '7'\n{told}"
+        assert run("--version", before=before).stdout.split()[-1] == found
