@@ -27,11 +27,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy's library is used for t
 import faiss
 import numpy as np
 import numpy.typing as npt
-from results import write_result
-
-sys.path.append(sys.path.pop(0))  # this folder's serving.py must not hide the package
-
 from ann_peers import PEERS, VARIANTS, Graph, Mask, build_graph
+from results import write_result
 from trained_like import HOW, trained_like
 
 from model.ann import open_index

@@ -22,8 +22,6 @@ from statistics import median
 from export_million import make_dataset
 from results import ROOT, write_result
 
-sys.path.append(sys.path.pop(0))  # this folder's serving.py must not hide the package
-
 from serving.client import Client
 from serving.errors import ServerUnavailable
 from serving.probe import probe_health

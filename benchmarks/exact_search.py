@@ -2,7 +2,7 @@
 
     python benchmarks/exact_search.py --work DIR
 
-DIR is that of benchmarks/serving.py, which makes a bundle of 50 thousand items with trained
+DIR is that of benchmarks/retrieve.py, which makes a bundle of 50 thousand items with trained
 towers there. The queries are the bundle's own gate queries: vectors of its user tower. One thread,
 one core, one query at a time; all rows allowed, or a random share of them. FAISS gets the same
 bitmap as a selector. Both must return the same rows.
@@ -10,7 +10,6 @@ bitmap as a selector. Both must return the same rows.
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from results import write_result
-
-sys.path.append(sys.path.pop(0))  # this folder's serving.py must not hide the package
 
 SHARES = (1.0, 0.5, 0.1, 0.01)
 K, QUERIES, ROUNDS = 100, 500, 5
@@ -40,7 +37,7 @@ def milliseconds(search: Callable[[Any], Any], queries: Any) -> float:
 def main() -> None:
     """Measure in rounds, one method after the other, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="that of benchmarks/serving.py")
+    parser.add_argument("--work", type=Path, required=True, help="that of benchmarks/retrieve.py")
     work = parser.parse_args().work
     os.sched_setaffinity(0, {0})
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy's library is used for the first time

@@ -36,9 +36,6 @@ from serving_load import (
 from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
 from model.bundle import open_bundle
-
-sys.path.append(sys.path.pop(0))  # this folder's serving.py must not hide the package
-
 from serving.generation import Generation
 from serving.rank.slate import arrange
 

@@ -29,9 +29,6 @@ from results import ROOT, write_result
 
 from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
-
-sys.path.append(sys.path.pop(0))  # this folder's serving.py must not hide the package
-
 from serving.client import Client
 from serving.errors import ServerUnavailable
 from serving.probe import probe_health

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # its serving.py hides no package there
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from results import FOLDER, write_result
 

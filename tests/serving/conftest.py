@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.processes import Served, penchant, serve
+from tests.serving.raw_calls import RawCall, raw_calls
 from tests.serving.tiny import World, make_world
 from tests.serving.tiny_value import add_value
 
@@ -47,6 +48,13 @@ def value_server(
     log = tmp_path_factory.mktemp("log") / "server.log"
     with serve(value_bundle, state, log, "--drain-pause", "0.1") as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def call(value_server: Served) -> Iterator[RawCall]:
+    """Raw bytes to an RPC of the server with a value model."""
+    with raw_calls(value_server.address) as call:
+        yield call
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What a `Retrieve` costs: 100 out of 50 thousand items, one worker on one core.
 
-    python benchmarks/serving.py --work DIR
+    python benchmarks/retrieve.py --work DIR
 
 The first start makes a world of 50 thousand items, trains towers on it for a minute and exports a
 bundle (kept in DIR). Then, in one run: the server on core 0 and h2load (Debian package
@@ -225,7 +225,7 @@ def report(
     ratio = f"{figures['ratio_to_paced@1']:.2f}"
     table.append(["ratio at concurrency 1 to the loop with pauses", "", "", "", ratio])
     write_result(
-        "serving",
+        "retrieve",
         title="Retrieve: 100 of 50 thousand items, one worker on one core",
         figures=figures,
         table=table,
@@ -242,7 +242,7 @@ def report(
             "The rounds differ much (`ratios@1` in the JSON): the raw loop alone took from "
             f"{min(map(sum, raw)):.2f} to {max(map(sum, raw)):.2f} ms."
         ),
-        command="python benchmarks/serving.py --work DIR",
+        command="python benchmarks/retrieve.py --work DIR",
     )
 
 
