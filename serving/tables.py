@@ -1,12 +1,14 @@
 """Answers as tables for a terminal. Knows results, not where they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from serving.results import Recommended, Retrieved, ServerStatus, ShownHistory
 
@@ -30,31 +32,15 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         )
     for error in found.errors:
         console.print(f"[yellow]{escape(error.message)}[/yellow]")
-    table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("id", style="dim")
-    table.add_column("title", overflow="fold", min_width=20)
-    table.add_column("kind")
     asked = [name for name in found.columns if name not in ("title", "kind")]
-    for name in asked:
-        table.add_column(name)
-    table.add_column("score", justify="right")
-    table.add_column("circle", overflow="fold")
-    table.add_column("interest", justify="right")
-    titles, kinds = found.columns["title"], found.columns["kind"]
-    for i, item_id in enumerate(found.item_ids):
-        kind = str(kinds[i])
-        table.add_row(
-            str(i + 1),
-            escape(item_id),
-            escape(str(titles[i])),
-            f"[{_KIND_STYLE.get(kind, 'default')}]{escape(kind)}[/]",
-            *(escape(str(found.columns[name][i])) for name in asked),
-            f"{found.scores[i]:.3f}",
-            escape(found.circles[i]) or "–",
-            str(found.interests[i] + 1),
-        )
-    console.print(table)
+    columns = {
+        **_places(found.item_ids),
+        **{name: list(map(str, found.columns[name])) for name in ("title", "kind", *asked)},
+        "score": [f"{score:.3f}" for score in found.scores],
+        "circle": [circle or "–" for circle in found.circles],
+        "interest": [str(interest + 1) for interest in found.interests],
+    }
+    console.print(_table(f"For {who}", columns))
     if not found.item_ids:
         console.print("No item passes these filters.")
     console.print(
@@ -71,33 +57,26 @@ def print_recommended(shown: Recommended, who: str, console: Console) -> None:
         console.print(f"[yellow]{escape(error.message)}[/yellow]")
     if shown.source.left_out:
         console.print(f"[yellow]Left out in time: {', '.join(shown.source.left_out)}[/yellow]")
-    table = Table(title=f"For {escape(who)}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("id", style="dim")
-    table.add_column("title", overflow="fold", min_width=20)
-    table.add_column("kind")
-    for name in ("value", *shown.chances):
-        table.add_column(escape(name), justify="right")
-    table.add_column("by value", justify="right")
-    table.add_column("retrieved", justify="right")
-    table.add_column("here for")
-    table.add_column("circle", overflow="fold")
-    titles, kinds = shown.columns["title"], shown.columns["kind"]
-    for i, item_id in enumerate(shown.item_ids):
-        kind = str(kinds[i])
-        table.add_row(
-            str(i + 1),
-            escape(item_id),
-            escape(str(titles[i])),
-            f"[{_KIND_STYLE.get(kind, 'default')}]{escape(kind)}[/]",
-            f"{shown.values[i]:.3f}",
-            *(f"{chances[i]:.1%}" for chances in shown.chances.values()),
-            str(shown.value_ranks[i] + 1),
-            str(shown.retrieval_ranks[i] + 1),
-            shown.reasons[i].replace("_", " "),
-            escape(shown.circles[i]) or "–",
-        )
-    console.print(table)
+    places = _places(shown.item_ids)
+    slate = {
+        "title": list(map(str, shown.columns["title"])),
+        "kind": list(map(str, shown.columns["kind"])),
+        "value": [f"{value:.3f}" for value in shown.values],
+        "here for": [reason.replace("_", " ") for reason in shown.reasons],
+    }
+    circles = {"circle": [circle or "–" for circle in shown.circles]}
+    origins = {
+        "retrieved": [str(rank + 1) for rank in shown.retrieval_ranks],
+        "by value": [str(rank + 1) for rank in shown.value_ranks],
+        **{head: [f"{chance:.1%}" for chance in shown.chances[head]] for head in shown.chances},
+    }
+    title = f"For {who}"
+    everything = {**places, **slate, **origins, **circles}
+    if sum(map(_room, everything, everything.values())) <= console.width:
+        console.print(_table(title, everything))
+    else:
+        console.print(_table(title, {**places, **slate, **circles}))
+        console.print(_table("Ranks among the candidates, and chances", {**places, **origins}))
     if not shown.item_ids:
         console.print("No item passes these filters.")
     if not shown.chances:
@@ -136,22 +115,63 @@ def print_status(
     console.print(table)
 
 
-def _history(history: ShownHistory, who: str) -> Table:
-    table = Table(title=f"What {escape(who)} did last", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("when", style="dim")
-    table.add_column("event")
-    table.add_column("id", style="dim")
-    table.add_column("title", overflow="fold", min_width=20)
-    table.add_column("kind")
-    titles, kinds = history.columns["title"], history.columns["kind"]
-    for i, item_id in enumerate(history.item_ids):
-        when = "–"
-        if len(history.timestamps_us) and history.timestamps_us[i]:
-            moment = datetime.fromtimestamp(history.timestamps_us[i] / 1e6, UTC)
-            when = moment.strftime("%Y-%m-%d %H:%M")
-        cells = (when, history.events[i], item_id, str(titles[i]), str(kinds[i]))
-        table.add_row(*map(escape, cells))
+_FOLDED = {"title": 20, "circle": 12}
+"""Columns of texts that may take several lines, and the least width they need."""
+_BETWEEN = 2
+"""Blanks between two columns."""
+
+
+def _places(item_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {"#": list(map(str, range(1, len(item_ids) + 1))), "id": item_ids}
+
+
+def _room(name: str, cells: Sequence[str]) -> int:
+    """The least width of a column in a table."""
+    return _BETWEEN + (_FOLDED.get(name) or max(map(cell_len, (name, *cells))))
+
+
+def _table(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
+    """Items, a row each: words to the left, numbers to the right."""
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, _BETWEEN - 1, 0, 0),
+    )
+    for name, cells in columns.items():
+        if name in _FOLDED:
+            table.add_column(name, overflow="fold", min_width=_FOLDED[name])
+        else:
+            is_number = all(cell.strip("0123456789.%-–") == "" for cell in cells)
+            table.add_column(
+                escape(name),
+                min_width=_room(name, cells) - _BETWEEN,
+                justify="right" if is_number else "left",
+                style="dim" if name in ("#", "id", "when") else "",
+            )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(
+            *(
+                Text(cell, style=_KIND_STYLE.get(cell, "") if name == "kind" else "")
+                for name, cell in zip(columns, row, strict=True)
+            )
+        )
     return table
+
+
+def _history(history: ShownHistory, who: str) -> Table:
+    moments = [
+        datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d %H:%M") if time else "–"
+        for time in history.timestamps_us
+    ]
+    columns = {
+        "when": moments or ["–"] * len(history.item_ids),
+        "event": history.events,
+        "id": history.item_ids,
+        "title": list(map(str, history.columns["title"])),
+        "kind": list(map(str, history.columns["kind"])),
+    }
+    return _table(f"What {who} did last", columns)
 
 
 def _joined(values: object) -> str:

@@ -19,14 +19,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def penchant(*arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    """Run the `penchant` command to its end."""
+def penchant(
+    *arguments: str, timeout: float = 60, columns: int = 200
+) -> "subprocess.CompletedProcess[str]":
+    """Run the `penchant` command to its end, in a terminal of so many columns."""
     return subprocess.run(
         [sys.executable, str(ROOT / "penchant.py"), *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=environment(),
+        env={**environment(), "COLUMNS": str(columns)},
         check=False,
     )
 

@@ -14,6 +14,16 @@ def test_a_slate_with_reasons(value_server: Served) -> None:
     assert done.stdout.count("item-") == 8 and done.stdout.count("live") >= 2
 
 
+def test_a_narrow_terminal_gets_two_tables(value_server: Served) -> None:
+    asked = ("recommend", "user-011", "--address", value_server.address, "-k", "3")
+    wide = penchant(*asked, columns=200).stdout
+    narrow = penchant(*asked, columns=80).stdout
+    for word in ("title", "here for", "circle", "retrieved", "by value", "watch", "order"):
+        assert wide.count(f" {word} ") == narrow.count(f" {word} ") == 1, narrow
+    assert wide.count(" id ") == 1 and narrow.count(" id ") == 2
+    assert max(map(len, narrow.splitlines())) <= 80
+
+
 def test_some_user_and_no_value_model(server: Served) -> None:
     done = penchant("recommend", "--any", "--address", server.address, "-k", "3")
     assert done.returncode == 0 and "no value model" in done.stdout
