@@ -28,7 +28,7 @@ class Limits:
     max_filters: int = 32
     """Filters of one request, and how deep a negation may nest."""
     max_values: int = 1000
-    """Values of one any_of filter."""
+    """Values of one any_of filter, or of one feature; features of one profile or item."""
     max_excluded: int = 50_000
     """Items that one query may exclude."""
     max_fields: int = 64
@@ -43,7 +43,7 @@ class Limits:
     """Candidates of one query that are ranked."""
     max_page: int = 1000
     """Entries of one page of a list."""
-    max_message_bytes: int = 16 * 1024 * 1024
+    max_message_bytes: int = 4 * 1024 * 1024
     """Bytes of one request message; gRPC refuses longer ones unread."""
     max_pending: int = 1024
     """Calls that may wait in one worker; those beyond are shed with Overloaded."""

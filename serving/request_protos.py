@@ -1,13 +1,17 @@
-"""The server's side of the wire, inwards: protos to questions. Checks only what protos cannot say.
+"""The server's side of the wire, inwards: protos to questions. Checks only what protos cannot say,
+and how long lists are: a megabyte holds half a million empty messages, and an object for each would
+cost seconds before anything is refused.
 
 The client's side is serving/translation.py; every value is checked in serving/validate.py.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from interest.v1 import retrieval_service_pb2, types_pb2
+from serving.config import Limits
 from serving.domain import (
     AnyOf,
     Budget,
@@ -30,19 +34,22 @@ from serving.domain import (
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
+from serving.validate import between
+
+Value = TypeVar("Value")
 
 
 def retrieve_request(
-    proto: retrieval_service_pb2.RetrieveRequest, budget: Budget
+    proto: retrieval_service_pb2.RetrieveRequest, budget: Budget, limits: Limits
 ) -> RetrieveRequest:
     """What a Retrieve asks. Raises BadRequest, as all of these do, for what says nothing."""
     return RetrieveRequest(
-        queries=_queries(proto.queries),
+        queries=_queries(proto.queries, limits),
         k=proto.k,
-        filters=_filters(proto.filters),
+        filters=_filters(proto.filters, limits),
         objective=proto.objective,
         exclude_seen=proto.exclude_seen,
-        fields=tuple(proto.fields),
+        fields=tuple(_bounded(proto.fields, "fields", limits.max_fields)),
         num_history=proto.num_history,
         time_us=proto.time_us,
         budget=budget,
@@ -50,108 +57,134 @@ def retrieve_request(
 
 
 def recommend_request(
-    proto: retrieval_service_pb2.RecommendRequest, budget: Budget
+    proto: retrieval_service_pb2.RecommendRequest, budget: Budget, limits: Limits
 ) -> RecommendRequest:
     """What a Recommend asks."""
     return RecommendRequest(
-        queries=_queries(proto.queries),
+        queries=_queries(proto.queries, limits),
         k=proto.k,
         num_candidates=proto.num_candidates,
-        filters=_filters(proto.filters),
+        filters=_filters(proto.filters, limits),
         objective=proto.objective,
         include_seen=proto.include_seen,
-        fields=tuple(proto.fields),
+        fields=tuple(_bounded(proto.fields, "fields", limits.max_fields)),
         time_us=proto.time_us,
-        weights=_weights(proto.weights),
-        slate=_slate(proto.slate),
+        weights=_weights(proto.weights, limits),
+        slate=_slate(proto.slate, limits),
         budget=budget,
     )
 
 
-def rerank_request(proto: retrieval_service_pb2.RerankRequest, budget: Budget) -> RerankRequest:
+def rerank_request(
+    proto: retrieval_service_pb2.RerankRequest, budget: Budget, limits: Limits
+) -> RerankRequest:
     """What a Rerank asks."""
     return RerankRequest(
-        queries=_queries(proto.queries),
-        item_ids=list(proto.item_ids),
-        counts=list(proto.counts),
+        queries=_queries(proto.queries, limits),
+        item_ids=_bounded(proto.item_ids, "item_ids", limits.max_ranked * limits.max_queries),
+        counts=_bounded(proto.counts, "counts", limits.max_queries),
         k=proto.k,
         objective=proto.objective,
-        fields=tuple(proto.fields),
+        fields=tuple(_bounded(proto.fields, "fields", limits.max_fields)),
         time_us=proto.time_us,
-        weights=_weights(proto.weights),
-        slate=_slate(proto.slate),
+        weights=_weights(proto.weights, limits),
+        slate=_slate(proto.slate, limits),
         budget=budget,
     )
 
 
 def similar_request(
-    proto: retrieval_service_pb2.FindSimilarRequest, budget: Budget
+    proto: retrieval_service_pb2.FindSimilarRequest, budget: Budget, limits: Limits
 ) -> SimilarRequest:
     """What a FindSimilar asks."""
     return SimilarRequest(
-        item_ids=list(proto.item_ids),
+        item_ids=_bounded(proto.item_ids, "item_ids", limits.max_queries),
         vectors=_vectors(proto.vectors, "vectors") if proto.HasField("vectors") else None,
         k=proto.k,
-        filters=_filters(proto.filters),
-        exclude_item_ids=list(proto.exclude_item_ids),
-        fields=tuple(proto.fields),
+        filters=_filters(proto.filters, limits),
+        exclude_item_ids=_bounded(proto.exclude_item_ids, "exclude_item_ids", limits.max_excluded),
+        fields=tuple(_bounded(proto.fields, "fields", limits.max_fields)),
         budget=budget,
     )
 
 
-def embed_request(proto: retrieval_service_pb2.EmbedUsersRequest, budget: Budget) -> EmbedRequest:
+def embed_request(
+    proto: retrieval_service_pb2.EmbedUsersRequest, budget: Budget, limits: Limits
+) -> EmbedRequest:
     """What an EmbedUsers asks."""
     return EmbedRequest(
-        queries=_queries(proto.queries),
+        queries=_queries(proto.queries, limits),
         objective=proto.objective,
         time_us=proto.time_us,
         budget=budget,
     )
 
 
-def embed_items_request(proto: retrieval_service_pb2.EmbedItemsRequest) -> EmbedItemsRequest:
+def embed_items_request(
+    proto: retrieval_service_pb2.EmbedItemsRequest, limits: Limits
+) -> EmbedItemsRequest:
     """What an EmbedItems asks."""
     items = [
-        ItemFeatures(
-            item.kind, {f.name: _feature(f, f"items[{i}].features") for f in item.features}
-        )
-        for i, item in enumerate(proto.items)
+        ItemFeatures(item.kind, _features(item.features, f"items[{i}].features", limits))
+        for i, item in enumerate(_bounded(proto.items, "items", limits.max_items))
     ]
-    return EmbedItemsRequest(item_ids=list(proto.item_ids), items=items)
+    return EmbedItemsRequest(
+        item_ids=_bounded(proto.item_ids, "item_ids", limits.max_items), items=items
+    )
 
 
-def _weights(protos: Sequence[retrieval_service_pb2.ValueWeight]) -> dict[str, float]:
+def _bounded(values: Sequence[Value], where: str, most: int) -> list[Value]:
+    """The values of a repeated field. Raises BadRequest, before one is looked at, for too many."""
+    between(where, len(values), 0, most, unit=where.rpartition(".")[2].replace("item_ids", "items"))
+    return list(values)
+
+
+def _weights(
+    protos: Sequence[retrieval_service_pb2.ValueWeight], limits: Limits
+) -> dict[str, float]:
+    _bounded(protos, "weights", limits.max_filters)
     weights = {proto.head: proto.weight for proto in protos}
     if len(weights) < len(protos):
         raise BadRequest("a head is named twice", field="weights")
     return weights
 
 
-def _slate(proto: retrieval_service_pb2.Slate) -> SlateRules:
+def _slate(proto: retrieval_service_pb2.Slate, limits: Limits) -> SlateRules:
+    caps = _bounded(proto.caps, "slate.caps", limits.max_filters)
+    kinds = _bounded(proto.kinds, "slate.kinds", limits.max_filters)
     return SlateRules(
         proto.diversity if proto.HasField("diversity") else None,
-        tuple(Cap(cap.field, cap.most) for cap in proto.caps),
-        tuple(KindShare(kind.kind, kind.share) for kind in proto.kinds),
+        tuple(Cap(cap.field, cap.most) for cap in caps),
+        tuple(KindShare(kind.kind, kind.share) for kind in kinds),
     )
 
 
-def _queries(protos: Sequence[retrieval_service_pb2.UserQuery]) -> list[UserQuery]:
-    return [_query(proto, i) for i, proto in enumerate(protos)]
+def _queries(protos: Sequence[retrieval_service_pb2.UserQuery], limits: Limits) -> list[UserQuery]:
+    queries = _bounded(protos, "queries", limits.max_queries)
+    return [_query(proto, i, limits) for i, proto in enumerate(queries)]
 
 
-def _query(proto: retrieval_service_pb2.UserQuery, position: int) -> UserQuery:
+def _query(proto: retrieval_service_pb2.UserQuery, position: int, limits: Limits) -> UserQuery:
     history = vectors = None
     where = f"queries[{position}]"
     if proto.HasField("history"):
+        given, most = proto.history, limits.max_history
         history = History(
-            list(proto.history.item_ids),
-            list(proto.history.events),
-            np.array(proto.history.timestamps_us, np.int64),
+            _bounded(given.item_ids, f"{where}.history.item_ids", most),
+            _bounded(given.events, f"{where}.history.events", most),
+            np.array(
+                _bounded(given.timestamps_us, f"{where}.history.timestamps_us", most), np.int64
+            ),
         )
     if proto.HasField("vectors"):
         vectors = _vectors(proto.vectors, f"{where}.vectors")
-    profile = {f.name: _feature(f, f"{where}.profile") for f in proto.profile}
-    return UserQuery(proto.user_id, history, profile, vectors, list(proto.exclude_item_ids))
+    return UserQuery(
+        proto.user_id,
+        history,
+        _features(proto.profile, f"{where}.profile", limits) if proto.profile else {},
+        vectors,
+        _bounded(proto.exclude_item_ids, f"{where}.exclude_item_ids", limits.max_excluded),
+    )
 
 
 def _vectors(proto: types_pb2.Vectors, where: str) -> FloatArray:
@@ -163,12 +196,19 @@ def _vectors(proto: types_pb2.Vectors, where: str) -> FloatArray:
     return np.frombuffer(proto.data, "<f4").reshape(-1, proto.dim)
 
 
-def _feature(proto: types_pb2.Feature, where: str) -> FeatureValue:
+def _features(
+    protos: Sequence[types_pb2.Feature], where: str, limits: Limits
+) -> dict[str, FeatureValue]:
+    features = _bounded(protos, where, limits.max_values)
+    return {feature.name: _feature(feature, where, limits) for feature in features}
+
+
+def _feature(proto: types_pb2.Feature, where: str, limits: Limits) -> FeatureValue:
     match proto.WhichOneof("value"):
         case "category":
             return proto.category
         case "categories":
-            return list(proto.categories.values)
+            return _bounded(proto.categories.values, where, limits.max_values)
         case "number":
             return proto.number
         case "text":
@@ -178,15 +218,17 @@ def _feature(proto: types_pb2.Feature, where: str) -> FeatureValue:
     raise BadRequest(f"feature {proto.name!r:.80} has no value that can be read", field=where)
 
 
-def _filters(protos: Sequence[types_pb2.Filter]) -> tuple[Filter, ...]:
-    return tuple(_filter(proto, f"filters[{i}]") for i, proto in enumerate(protos))
+def _filters(protos: Sequence[types_pb2.Filter], limits: Limits) -> tuple[Filter, ...]:
+    filters = _bounded(protos, "filters", limits.max_filters)
+    return tuple(_filter(proto, f"filters[{i}]", limits) for i, proto in enumerate(filters))
 
 
-def _filter(proto: types_pb2.Filter, where: str) -> Filter:
+def _filter(proto: types_pb2.Filter, where: str, limits: Limits) -> Filter:
     match proto.WhichOneof("condition"):
         case "any_of":
+            values = _bounded(proto.any_of.values, f"{where}.any_of.values", limits.max_values)
             # Sorted and distinct, so that requests that mean the same share one bitmap.
-            return AnyOf(proto.any_of.field, tuple(sorted(set(proto.any_of.values))))
+            return AnyOf(proto.any_of.field, tuple(sorted(set(values))))
         case "range":
             span = proto.range
             return Range(
@@ -195,5 +237,5 @@ def _filter(proto: types_pb2.Filter, where: str) -> Filter:
                 span.max if span.HasField("max") else None,
             )
         case "negation":
-            return Not(_filter(proto.negation, f"{where}.negation"))
+            return Not(_filter(proto.negation, f"{where}.negation", limits))
     raise BadRequest("an empty filter; give any_of, range or negation", field=where)

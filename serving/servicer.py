@@ -65,14 +65,14 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.RecommendRequest, context: Context
     ) -> retrieval_service_pb2.RecommendResponse:
         """What to show to each user."""
-        wish = recommend_request(request, _budget(context))
+        wish = recommend_request(request, _budget(context), self._runtime.limits)
         return self._shown(request.fields, *self._runtime.recommend(wish))
 
     def Rerank(  # noqa: N802
         self, request: retrieval_service_pb2.RerankRequest, context: Context
     ) -> retrieval_service_pb2.RecommendResponse:
         """The caller's candidates, ranked and arranged."""
-        wish = rerank_request(request, _budget(context))
+        wish = rerank_request(request, _budget(context), self._runtime.limits)
         return self._shown(request.fields, *self._runtime.rerank(wish))
 
     def _shown(
@@ -102,7 +102,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.EmbedItemsRequest, context: Context
     ) -> retrieval_service_pb2.EmbedItemsResponse:
         """The vectors of items."""
-        vectors = self._runtime.embed_items(embed_items_request(request))
+        vectors = self._runtime.embed_items(embed_items_request(request, self._runtime.limits))
         return retrieval_service_pb2.EmbedItemsResponse(
             info=types_pb2.AnswerInfo(
                 bundle_version=self._runtime.generation.version, worker=self._worker
@@ -116,7 +116,9 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.RetrieveRequest, context: Context
     ) -> retrieval_service_pb2.RetrieveResponse:
         """The items nearest to each user's interests."""
-        answer = self._runtime.retrieve(retrieve_request(request, _budget(context)))
+        answer = self._runtime.retrieve(
+            retrieve_request(request, _budget(context), self._runtime.limits)
+        )
         response = self._retrieved(request, answer)
         CANDIDATES.inc(len(response.candidates.item_ids))
         cold = sum(response.cold)
@@ -126,7 +128,10 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
 
     def rehearse(self, request: retrieval_service_pb2.RetrieveRequest) -> None:
         """Do what Retrieve does, and count it nowhere: it warms up the code and the caches."""
-        self._retrieved(request, self._runtime.rehearse(retrieve_request(request, NO_LIMIT)))
+        self._retrieved(
+            request,
+            self._runtime.rehearse(retrieve_request(request, NO_LIMIT, self._runtime.limits)),
+        )
 
     def _retrieved(
         self, request: retrieval_service_pb2.RetrieveRequest, answer: Answer
@@ -147,7 +152,9 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.FindSimilarRequest, context: Context
     ) -> retrieval_service_pb2.FindSimilarResponse:
         """The items nearest to given items or vectors."""
-        answer = self._runtime.similar(similar_request(request, _budget(context)))
+        answer = self._runtime.similar(
+            similar_request(request, _budget(context), self._runtime.limits)
+        )
         assert answer.candidates is not None
         response = retrieval_service_pb2.FindSimilarResponse(
             info=self._info(answer, answer.left_out)
@@ -160,7 +167,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.EmbedUsersRequest, context: Context
     ) -> retrieval_service_pb2.EmbedUsersResponse:
         """Each user's interest vectors."""
-        answer = self._runtime.embed(embed_request(request, _budget(context)))
+        answer = self._runtime.embed(embed_request(request, _budget(context), self._runtime.limits))
         interests = np.stack(answer.vectors)
         response = retrieval_service_pb2.EmbedUsersResponse(
             info=self._info(answer, ()),
