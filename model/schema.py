@@ -68,11 +68,11 @@ class Event(_Strict):
 class Head(_Strict):
     """One output of the value model: the chance that an event follows an exposure."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=200)
     event: str
-    threshold: float | None = None
+    threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     """The least `value` that counts; none: any event of that name."""
-    window_days: float | None = Field(default=None, gt=0)
+    window_days: float | None = Field(default=None, gt=0, le=36_500, strict=True)
     """How long after the exposure the event still counts; none: the same session."""
 
 
@@ -115,10 +115,25 @@ class Schema(_Strict):
     def _consistent(self) -> "Schema":
         if not any(event.role in ("engagement", "conversion") for event in self.events.values()):
             raise ValueError("at least one event needs the role engagement or conversion")
-        for head in self.heads:
-            if head.event not in self.events:
-                raise ValueError(f"head {head.name!r} names the undeclared event {head.event!r}")
+        self._check_heads()
         return self
+
+    def _check_heads(self) -> None:
+        possible = [name for name, event in self.events.items() if event.role != "exposure"]
+        names: set[str] = set()
+        for place, head in enumerate(self.heads):
+            where = f"heads.{place}"
+            if head.event not in possible:
+                what = "an exposure" if head.event in self.events else "an undeclared event"
+                raise ValueError(
+                    f"{where}.event, of head {head.name!r}, names {what}: {head.event!r}; allowed "
+                    f"are {', '.join(possible)}"
+                )
+            if head.name in names:
+                raise ValueError(
+                    f"{where}.name is {head.name!r}, which another head has; give each its own"
+                )
+            names.add(head.name)
 
     @property
     def history_events(self) -> tuple[str, ...]:
@@ -155,10 +170,12 @@ def parse_schema(data: Mapping[str, Any], *, file: str) -> Schema:
         return Schema.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r:.120})"
+        said = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:  # else a rule between fields, whose message names them
+            given = "" if first["type"] == "missing" else f" (given: {first['input']!r:.120})"
+            said = f"field {'.'.join(str(part) for part in first['loc'])!r}: {said}{given}"
         raise DatasetError(
-            f"field {field!r}: {first['msg']}{given}.",
+            f"{said}.",
             file=file,
             remedy="See docs/dataset.md for every field and its allowed values.",
         ) from None

@@ -71,9 +71,9 @@ def schemas(draw: st.DrawFn) -> Schema:
     heads = st.builds(
         Head,
         name=awkward,
-        event=st.sampled_from(sorted(names)),
+        event=st.sampled_from(sorted(n for n, e in names.items() if e.role != "exposure")),
         threshold=st.none() | st.floats(allow_nan=False, allow_infinity=False),
-        window_days=st.none() | st.floats(0, 1e6, exclude_min=True),
+        window_days=st.none() | st.floats(0, 36_500, exclude_min=True),
     )
     return Schema(
         name=draw(awkward),
@@ -82,7 +82,7 @@ def schemas(draw: st.DrawFn) -> Schema:
         item_features=draw(columns),
         user_features=draw(columns),
         events=names,
-        heads=draw(st.lists(heads, max_size=2)),
+        heads=draw(st.lists(heads, max_size=2, unique_by=lambda head: head.name)),
     )
 
 
@@ -155,7 +155,31 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (broken(user_features={"user_id": {"type": "category"}}), "'user_id' is a fixed column of use"),
     (
         broken(heads=[{"name": "buy", "event": "ordre"}]),
-        "head 'buy' names the undeclared event 'ordre'",
+        r"heads\.0\.event, of head 'buy', names an undeclared event: 'ordre'; allowed are watch, "
+        r"order, hide\.",
+    ),
+    (
+        broken(heads=[{"name": "seen", "event": "show"}]),
+        r"heads\.0\.event, of head 'seen', names an exposure: 'show'; allowed are watch,",
+    ),
+    (
+        broken(heads=[{"name": "buy", "event": "order"}, {"name": "buy", "event": "watch"}]),
+        r"heads\.1\.name is 'buy', which another head has",
+    ),
+    *(
+        (
+            broken(heads=[{"name": "buy", "event": "order", field: value}]),
+            rf"field 'heads\.0\.{field}': .*\(given: ",
+        )
+        for field, value in (
+            ("name", ""),
+            ("threshold", float("nan")),
+            ("threshold", float("inf")),
+            ("threshold", True),
+            ("window_days", float("inf")),
+            ("window_days", 1e300),  # microseconds that no integer holds
+            ("window_days", 0.0),
+        )
     ),
 ]
 
