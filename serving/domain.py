@@ -6,11 +6,14 @@ four times as long to make and one is made for every request.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from serving.errors import Cancelled, DeadlineExceeded
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -24,6 +27,13 @@ class Budget:
     """On time.monotonic()'s clock."""
     is_wanted: Callable[[], bool] = lambda: True
     """False once the caller has gone."""
+
+    def check(self) -> None:
+        """Raise DeadlineExceeded or Cancelled where going on is of no use to anyone."""
+        if self.deadline < time.monotonic():
+            raise DeadlineExceeded("the deadline passed before there was an answer")
+        if not self.is_wanted():
+            raise Cancelled("the caller has gone")
 
 
 NO_LIMIT = Budget()

@@ -27,6 +27,8 @@ Int64 = npt.NDArray[np.int64]
 
 Request = RetrieveRequest | EmbedRequest | SimilarRequest
 
+QUERIES_A_SEARCH = 64
+"""Queries searched for together at most; then it is seen whether the caller still waits."""
 _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 
 
@@ -66,9 +68,13 @@ class Pipeline:
             self._encode(requests, answers)
         with stage("search"):
             self._find(requests, answers)
-        num_queries = sum(len(answer.readers) for answer in answers if isinstance(answer, Answer))
-        if num_queries:
-            self._costs.find.observe(num_queries, time.perf_counter() - began)
+        num_vectors = sum(
+            _num_vectors(request, answer)
+            for request, answer in zip(requests, answers, strict=True)
+            if isinstance(answer, Answer)
+        )
+        if num_vectors:
+            self._costs.find.observe(num_vectors, time.perf_counter() - began)
         return answers
 
     def _read(self, request: Request, clock: int) -> Answer | Exception:
@@ -103,7 +109,7 @@ class Pipeline:
         groups: dict[
             tuple[tuple[Filter, ...], int, bool], list[tuple[RetrieveRequest, Answer]]
         ] = {}
-        ends = time.monotonic() + self._costs.find.of(sum(len(r.queries) for r, _ in members))
+        ends = time.monotonic() + self._costs.find.of(sum(_num_vectors(*one) for one in members))
         for request, answer in members:
             hurries = self.generation.quick_index is not None and request.budget.deadline < ends
             if hurries:
@@ -188,7 +194,15 @@ class Pipeline:
             vectors += answer.vectors
             for query, reader in zip(request.queries, answer.readers, strict=True):
                 excluded.append(self._excluded(query.exclude_item_ids, request, reader))
-        rows, scores, interests = self._nearest(vectors, excluded, filters, k, hurries)
+        found: list[tuple[Int64, Float32, npt.NDArray[np.int32]]] = []
+        for start in range(0, len(vectors), QUERIES_A_SEARCH):
+            if start:  # a batch of so many is one request's
+                members[0][0].budget.check()
+            some = slice(start, start + QUERIES_A_SEARCH)
+            found.append(self._nearest(vectors[some], excluded[some], filters, k, hurries))
+        rows, scores, interests = (
+            found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
+        )
         start = 0
         for request, answer in members:
             end = start + len(request.queries)
@@ -269,6 +283,13 @@ class Pipeline:
         rows = self.generation.rows_of(item_ids)
         # Every event of the history counts as seen, also those that the tower does not read.
         return _distinct(np.concatenate([rows, reader.seen]) if request.exclude_seen else rows)
+
+
+def _num_vectors(request: Request, answer: Answer) -> int:
+    """How many vectors a request that was read is answered with."""
+    if not isinstance(request, SimilarRequest):
+        return sum(map(len, answer.vectors))
+    return len(request.item_ids) if request.vectors is None else len(request.vectors)
 
 
 def _distinct(rows: Int64) -> Int64:

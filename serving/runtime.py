@@ -26,7 +26,7 @@ from serving.domain import (
 from serving.generation import Generation
 from serving.index.choice import require_available
 from serving.metrics import BATCH_QUERIES, BUNDLE
-from serving.pipeline import Answer, Pipeline, Request
+from serving.pipeline import QUERIES_A_SEARCH, Answer, Pipeline, Request
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
@@ -44,7 +44,7 @@ from serving.validate_ranking import check_recommend, check_rerank
 
 Float32 = npt.NDArray[np.float32]
 
-MAX_BATCH_QUERIES = 64
+MAX_BATCH_QUERIES = QUERIES_A_SEARCH
 """Queries computed together at most; a request with more is a batch of its own."""
 
 
@@ -148,9 +148,9 @@ class Runtime:
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
         return self._submit(request, size)
 
-    def answered(self, num_items: int, seconds: float) -> None:
-        """Put down what it took to pack an answer of so many ranked items."""
-        self._costs.answer.observe(num_items, seconds)
+    def answered(self, size: int, seconds: float) -> None:
+        """Put down what it took to pack an answer of so many ranked items and slates together."""
+        self._costs.answer.observe(size, seconds)
 
     def list_users(self, page_size: int, page_token: str) -> list[tuple[int, str, int]]:
         """A page of the store's users. Raises BadRequest and StoreUnavailable."""

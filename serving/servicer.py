@@ -87,7 +87,8 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
             put_readers(response, answer.readers)
             put_errors(response.errors, slates.errors)
         num_shown = len(slates.values)
-        self._runtime.answered(num_shown, time.perf_counter() - began)
+        size = num_shown + len(slates.candidates.counts)
+        self._runtime.answered(size, time.perf_counter() - began)
         CANDIDATES.inc(num_shown)
         if any(response.cold):
             COLD.inc(sum(response.cold))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
-from serving.errors import Cancelled, DeadlineExceeded
+from serving.errors import DeadlineExceeded
 from serving.generation import Generation
 from serving.rank.costs import Costs
 from serving.rank.slate import Floor, Group, Slate, arrange
@@ -66,9 +66,8 @@ class Ranker:
         if not self._turn.acquire(timeout=min(patience, 3600.0)):
             raise DeadlineExceeded("the deadline passed while the call waited to be ranked")
         try:
-            if not budget.is_wanted():
-                raise Cancelled("the caller has gone")
-            return self._rank(candidates, readers, vectors, wish, now, budget.deadline)
+            budget.check()
+            return self._rank(candidates, readers, vectors, wish, now, budget)
         finally:
             self._turn.release()
 
@@ -79,14 +78,15 @@ class Ranker:
         vectors: Sequence[Float32],
         wish: Wish,
         now: Int64,
-        deadline: float,
+        budget: Budget,
     ) -> Slates:
         diversity = self._diversity if wish.slate.diversity is None else wish.slate.diversity
         model, num_slates = self._generation.value, len(candidates.counts)
         use_model = model is not None and bool(len(candidates.rows))
         left_out = []
-        shown = min(wish.k or len(candidates.rows), len(candidates.rows)) * num_slates
-        left = deadline - time.monotonic() - self._costs.answer.of(shown)
+        counts = candidates.counts
+        shown = int(np.minimum(counts, wish.k).sum() if wish.k else counts.sum())
+        left = budget.deadline - time.monotonic() - self._costs.answer.of(shown + num_slates)
         value_cost = self._costs.value.of(len(candidates.rows)) if use_model else 0.0
         if diversity and left < value_cost + self._costs.arrange.of(num_slates):
             diversity = 0.0
@@ -95,13 +95,13 @@ class Ranker:
             use_model = False
             left_out.append("value_model")
         if use_model:
-            chances = self._chances(candidates, readers, vectors, now)
+            chances = self._chances(candidates, readers, vectors, now, budget)
             values = (chances @ self._weights(wish.weights)).astype(np.float32)
         else:
             chances, values = np.empty((len(candidates.rows), 0), np.float32), candidates.scores
         with stage("slate"):
             began = time.perf_counter()
-            slates = self._arrange(candidates, values, wish, diversity)
+            slates = self._arrange(candidates, values, wish, diversity, budget)
             if diversity:
                 self._costs.arrange.observe(num_slates, time.perf_counter() - began)
         return self._joined(candidates, values, chances, slates, wish, left_out)
@@ -119,6 +119,7 @@ class Ranker:
         readers: Sequence[Reader],
         vectors: Sequence[Float32],
         now: Int64,
+        budget: Budget,
     ) -> Float32:
         """[n, T] of all candidates, query after query."""
         model = self._generation.value
@@ -140,15 +141,22 @@ class Ranker:
                 now=moments,
                 candidates=rows,
                 scores=scores,
+                check=budget.check,
             )[real]
             self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)
         return found
 
     def _arrange(
-        self, candidates: Candidates, values: Float32, wish: Wish, diversity: float
+        self,
+        candidates: Candidates,
+        values: Float32,
+        wish: Wish,
+        diversity: float,
+        budget: Budget,
     ) -> list[Slate]:
         generation, slates, start = self._generation, [], 0
         for count in candidates.counts.tolist():
+            budget.check()
             span = slice(start, start + count)
             rows = candidates.rows[span]
             k = wish.k or count

@@ -4,7 +4,8 @@ Runs value.onnx on ONNX Runtime. All that it reads of an item was computed at ex
 (docs/decisions/0011); a request costs a gather and the graph. Knows no requests and no slates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +60,14 @@ class ValueRanker:
         now: Int64,
         candidates: Int64,
         scores: Float32,
+        check: Callable[[], None] = lambda: None,
     ) -> Float32:
         """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
 
         rows, events, times, profiles, now: as UserTower.interests. interests: [B, M, D], what it
-        gave. candidates: [B, C] item rows, -1 where a user has fewer (what is given for those means
-        nothing). scores: [B, C] float32, each candidate's best inner product with the interests.
+        gave. candidates: [B, C] item rows, then -1 where a user has fewer (what is given for those
+        means nothing). scores: [B, C] float32, each candidate's best inner product with the
+        interests. check: called before each run of the graph; what it raises ends the work.
         """
         batch = pad_histories(
             rows,
@@ -78,12 +81,32 @@ class ValueRanker:
         if self._profile_inputs:
             arrays.update(self._profiles.arrays(profiles, self._profile_inputs))
         num_users, num_candidates = candidates.shape
-        step = max(CANDIDATES_A_RUN // max(num_candidates, 1), 1)
-        parts = []
-        for start in range(0, num_users, step):
-            users = slice(start, start + step)
-            part = {name: values[users] for name, values in arrays.items()}
-            part["candidates"] = self._items.take(candidates[users], axis=0)
-            part["scores"] = scores[users]
-            parts.append(self._session.run(part))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if num_users * num_candidates <= CANDIDATES_A_RUN:
+            check()
+            return self._run(arrays, candidates, scores, slice(None), num_candidates)
+        # Users with about as many candidates go together: one with many must not widen all.
+        counts = (candidates >= 0).sum(axis=1)
+        order = np.argsort(-counts, kind="stable")
+        found = np.zeros((*candidates.shape, len(self.heads)), np.float32)
+        start = 0
+        while start < num_users and counts[order[start]]:
+            check()
+            width = int(counts[order[start]])
+            users = order[start : start + max(CANDIDATES_A_RUN // width, 1)]
+            found[users, :width] = self._run(arrays, candidates, scores, users, width)
+            start += len(users)
+        return found
+
+    def _run(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        candidates: Int64,
+        scores: Float32,
+        users: slice | Int64,
+        width: int,
+    ) -> Float32:
+        """The first `width` candidates of some users."""
+        part = {name: values[users] for name, values in arrays.items()}
+        part["candidates"] = self._items.take(candidates[users, :width], axis=0)
+        part["scores"] = scores[users, :width]
+        return self._session.run(part)

@@ -1,22 +1,26 @@
 """What is left out where time is short, in which order, and that it is said."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.bundle import open_bundle
-from serving.domain import Budget, RetrieveRequest, SlateRules, UserQuery
+from serving.domain import Budget, RetrieveRequest, SimilarRequest, SlateRules, UserQuery
 from serving.errors import Cancelled, DeadlineExceeded
 from serving.generation import Generation
 from serving.index.ivf_index import IvfIndex
-from serving.pipeline import Answer, Pipeline
+from serving.pipeline import Answer, Pipeline, Request
+from serving.rank import costs as costs_module
+from serving.rank import value as value_module
 from serving.rank.costs import Cost, Costs, new_costs
 from serving.rank.ranker import Ranker, Wish
 from serving.store.base import store_path
 from serving.store.sqlite import SqliteStore
+from tests.serving.tiny import item_id
 
 VARIED = SlateRules(diversity=0.5)
 
@@ -45,14 +49,19 @@ def known(**seconds: float) -> Costs:
 
 
 def rank(
-    generation: Generation, answer: Answer, costs: Costs, budget: Budget, slate: SlateRules
+    generation: Generation,
+    answer: Answer,
+    costs: Costs,
+    budget: Budget,
+    slate: SlateRules,
+    k: int = 10,
 ) -> tuple[list[int], tuple[str, ...]]:
     assert answer.candidates is not None
     slates = Ranker(generation, costs, diversity=0.0).rank(
         answer.candidates,
         answer.readers,
         answer.vectors,
-        Wish(k=10, weights={}, slate=slate),
+        Wish(k=k, weights={}, slate=slate),
         now=answer.now,
         budget=budget,
     )
@@ -148,3 +157,136 @@ def test_the_index_is_read_less_where_time_is_short(
 
 def test_only_lists_can_be_read_less(generation: Generation) -> None:
     assert generation.quick_index is None and not isinstance(generation.index, IvfIndex)
+
+
+def test_an_average_that_nothing_renews_fades(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs_module, "_FRESH", 0.02)
+    monkeypatch.setattr(costs_module, "_HALVES", 0.02)
+    cost = Cost()
+    cost.observe(1, 60.0)  # the machine stood still
+    assert cost.of(1) == pytest.approx(90)
+    time.sleep(0.3)
+    assert 0 <= cost.of(1) < 0.1
+    cost.observe(1, 1.0)
+    assert cost.of(1) < 0.3 * 90
+
+
+def test_what_is_left_out_is_tried_again(
+    generation: Generation, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = known(value=1.0)
+    assert rank(generation, answer, costs, Budget(time.monotonic() + 5), SlateRules())[1]
+    monkeypatch.setattr(costs_module, "_FRESH", 0.02)
+    monkeypatch.setattr(costs_module, "_HALVES", 0.02)
+    time.sleep(0.3)
+    assert rank(generation, answer, costs, Budget(time.monotonic() + 5), SlateRules())[1] == ()
+
+
+@pytest.mark.parametrize("k", [0, 50])
+def test_all_of_several_slates_are_not_each_of_all(
+    generation: Generation, answer: Answer, k: int
+) -> None:
+    costs = known(answer=0.01)  # 100 items and 2 slates: with the margin 1.53 s
+    budget = Budget(time.monotonic() + 2.5)
+    _, left_out = rank(generation, answer, costs, budget, SlateRules(), k=k)
+    assert left_out == ()
+    assert rank(generation, answer, costs, Budget(time.monotonic() + 1), SlateRules(), k=k)[1]
+
+
+def test_one_user_with_many_candidates_does_not_widen_the_others(
+    generation: Generation, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = generation.value
+    assert value is not None
+    monkeypatch.setattr(value_module, "CANDIDATES_A_RUN", 100)
+    run, scored = value._session.run, []
+
+    def counting(arrays: Mapping[str, Any]) -> Any:
+        scored.append(arrays["candidates"].shape[:2])
+        return run(arrays)
+
+    monkeypatch.setattr(value._session, "run", counting)
+    num_users, counts = 12, [1, 90, 2, 1, 0, 1, 40, 1, 1, 1, 2, 1]
+    rng = np.random.default_rng(3)
+    rows = np.full((num_users, 90), -1)
+    for i, count in enumerate(counts):
+        rows[i, :count] = rng.integers(0, 580, count)
+    scores = rng.normal(size=rows.shape).astype(np.float32)
+    readers, interests = answer.readers, np.stack([answer.vectors[0]] * num_users)
+    history = [readers[0].rows[: i % 3] for i in range(num_users)]
+    events = [readers[0].events[: i % 3] for i in range(num_users)]
+    times = [readers[0].times[: i % 3] for i in range(num_users)]
+    now = np.full(num_users, answer.now[0])
+
+    def chances(users: slice) -> np.ndarray:
+        return value.chances(
+            history[users],
+            events[users],
+            times[users],
+            [""] * len(history[users]),
+            interests[users],
+            now=now[users],
+            candidates=rows[users],
+            scores=scores[users],
+        )
+
+    together = chances(slice(None))
+    assert sum(users * width for users, width in scored) <= 1.5 * sum(counts)
+    for i, count in enumerate(counts):
+        alone = chances(slice(i, i + 1))
+        np.testing.assert_allclose(together[i, :count], alone[0, :count], atol=1e-6)
+
+
+def test_work_ends_when_the_caller_goes(
+    generation: Generation, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(value_module, "CANDIDATES_A_RUN", 50)  # a run for each of the two users
+    asked: list[None] = []
+
+    def goes_after_the_first_run() -> bool:
+        asked.append(None)
+        return len(asked) < 3
+
+    with pytest.raises(Cancelled):
+        rank(
+            generation,
+            answer,
+            new_costs(),
+            Budget(is_wanted=goes_after_the_first_run),
+            SlateRules(),
+        )
+    assert len(asked) == 3
+
+
+def test_many_queries_are_searched_for_in_parts(generation: Generation, state: Path) -> None:
+    store = SqliteStore(store_path(state))
+    queries = [UserQuery(f"user-{u:03d}") for u in range(100)]
+    pipeline, costs = Pipeline(generation, store), new_costs()
+    (together,) = pipeline.answer([RetrieveRequest(queries=queries, k=7)])
+    assert isinstance(together, Answer) and together.candidates is not None
+    for i in (0, 63, 64, 99):
+        (alone,) = pipeline.answer([RetrieveRequest(queries=queries[i : i + 1], k=7)])
+        assert isinstance(alone, Answer) and alone.candidates is not None
+        found = together.candidates.rows.reshape(100, 7)[i]
+        assert found.tolist() == alone.candidates.rows.tolist()
+    answers = iter([True, False])
+    leaving = Budget(is_wanted=lambda: next(answers))
+    with pytest.raises(Cancelled):
+        Pipeline(generation, store, costs).answer(
+            [RetrieveRequest(queries=queries, k=7, budget=leaving)]
+        )
+    store.close()
+
+
+def test_neighbours_are_not_counted_as_one_users_search(
+    generation: Generation, state: Path
+) -> None:
+    store, costs = SqliteStore(store_path(state)), new_costs()
+    requests: list[Request] = [
+        SimilarRequest(item_ids=[item_id(row) for row in range(250)], k=200),
+        RetrieveRequest(queries=[UserQuery("user-011")], k=5),  # of 2 interests
+    ]
+    began = time.perf_counter()
+    Pipeline(generation, store, costs).answer(requests)
+    assert 0 < costs.find.of(252) <= 1.51 * (time.perf_counter() - began)
+    store.close()
