@@ -123,17 +123,14 @@ class ExposureLog:
         user_rows = {name: row for row, name in enumerate(load_user_ids(run.arrays))}
         people = self._people.to_list()
         rows = np.array([user_rows.get(name, -1) for name in people], np.int64)
-        owners = np.searchsorted(self._people.to_numpy(), shown["user_id"].to_numpy())
+        owners = _places(shown["user_id"], self._people)
         items = pl.read_parquet(run.dataset / "items.parquet", columns=["item_id"], glob=False)
-        places = shown.select("item_id").join(
-            items.with_row_index("row"), on="item_id", how="left", maintain_order="left"
-        )
         return Exposures(
             heads=self._heads,
             people=people,
             rows=rows,
-            owners=owners.astype(np.int64),
-            items=places["row"].to_numpy().astype(np.int64),
+            owners=owners,
+            items=_places(shown["item_id"], items["item_id"]),
             times=shown["time"].fill_null(UNKNOWN_TIME).to_numpy(),
             stops=_stops(run, rows[owners], shown["before"].to_numpy()),
             labels=labels,
@@ -183,8 +180,9 @@ def _require_learnable(run: Run) -> None:
 
 def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
     """All events of the dataset in file order: user_id, item_id, event, time (µs or null), seq,
-    exposure_id, value, split (0..2), is_exposure, and before: the least key (time, or sequence
-    where only the order counts) of whatever belongs to the same showing."""
+    exposure_id, value, split (0..2), is_exposure, before: the least key (time, or sequence where
+    only the order counts) of whatever belongs to the same showing, and shared: whether several
+    exposures of the user have its id."""
     parts = sorted((dataset / "events").glob("part-*.parquet"))
     scan = pl.scan_parquet(parts, glob=False, missing_columns="insert")
     columns = scan.collect_schema().names()
@@ -208,8 +206,12 @@ def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
     ).collect()
     key = pl.col("time") if schema.has_times else pl.col("seq")
     same = pl.col("exposure_id").is_not_null()
-    before = pl.when(same).then(key.min().over("exposure_id")).otherwise(key)
-    events = events.with_columns(before=before)
+    # Of one user: ids may be counted anew for each, as pages or sessions are.
+    events = events.with_columns(
+        before=pl.when(same).then(key.min().over("user_id", "exposure_id")).otherwise(key),
+        # Of the whole log: a slate that a part's border cuts is a slate still.
+        shared=same & (pl.col("is_exposure").sum().over("user_id", "exposure_id") > 1),
+    )
     if schema.has_times:
         return events
     # Times are known of some: what was shown at one moment was chosen before any of it was seen.
@@ -263,6 +265,13 @@ def _part_of(bounds: tuple[int, int, int], run: Run) -> pl.Expr:
         .when(time >= test)
         .then(3)
     )
+
+
+def _places(names: pl.Series, known: pl.Series) -> Int64:
+    """[N] where each of N names stands among the known ones, which are distinct and hold it."""
+    table = known.to_frame("name").with_row_index("place")
+    found = names.to_frame("name").join(table, on="name", how="left", maintain_order="left")
+    return found["place"].to_numpy().astype(np.int64)
 
 
 def _stops(run: Run, rows: Int64, before: Int64) -> Int64:

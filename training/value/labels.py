@@ -1,6 +1,7 @@
 """What an exposure led to: the label of every head, and whether it can be told yet.
 
-A head without a window came true where an event of its name has the exposure's `exposure_id`. With
+A head without a window came true where an event of its name has the exposure's `exposure_id`,
+which is one user's own. With
 `window_days`, or where an exposure has no id, it came true where the same user did it to the same
 item from the exposure on, until the window was over.
 """
@@ -32,16 +33,15 @@ def label(
     """Labels [N, T] of the N exposures `shown`, and which of them are known, [N, T].
 
     shown, events: rows with user_id, item_id, exposure_id, time (UTC µs); events also with event
-    and value. horizon: UTC µs; a window that ends later is not over, and its label not known.
+    and value, shown with shared: whether its user has other exposures of that id. horizon: UTC µs;
+    a window that ends later is not over, and its label not known.
 
     Raises ConfigError where a head needs times and the dataset has none.
     """
     shape = (shown.height, len(heads))
     labels, known = np.zeros(shape, bool), np.ones(shape, bool)
     has_id = shown["exposure_id"].is_not_null().to_numpy()
-    shown = shown.with_columns(
-        shared=pl.len().over("exposure_id") > 1, row=pl.int_range(pl.len(), dtype=pl.Int64)
-    )
+    shown = shown.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
     for place, head in enumerate(heads):
         done = events.filter(pl.col("event") == head.event)
         if head.threshold is not None:
@@ -60,15 +60,20 @@ def label(
 
 
 def _of_the_same_showing(shown: pl.DataFrame, done: pl.DataFrame) -> Bool:
-    """[N] whether any of `done` has the exposure's id; where a slate shares it, the item, too."""
-    found = done.select("exposure_id", "item_id").filter(pl.col("exposure_id").is_not_null())
-    alone = shown["exposure_id"].is_in(found["exposure_id"].unique().implode()).to_numpy()
+    """[N] whether the user did any of `done` with the exposure's id; where a slate shares it, to
+    the item, too."""
+    alone = _has(shown, done, ["user_id", "exposure_id"])
     if not shown["shared"].any():
         return alone
-    pairs = found.unique().with_columns(hit=True)
-    joined = shown.join(pairs, on=["exposure_id", "item_id"], how="left", maintain_order="left")
-    both = joined["hit"].fill_null(False).to_numpy()
+    both = _has(shown, done, ["user_id", "exposure_id", "item_id"])
     return np.where(shown["shared"].to_numpy(), both, alone)
+
+
+def _has(shown: pl.DataFrame, done: pl.DataFrame, columns: list[str]) -> Bool:
+    """[N] whether some row of `done` has the same values in these columns; null equals nothing."""
+    found = done.select(columns).unique().with_columns(hit=True)
+    joined = shown.join(found, on=columns, how="left", maintain_order="left")
+    return joined["hit"].fill_null(False).to_numpy()
 
 
 def _within(shown: pl.DataFrame, done: pl.DataFrame, window: int) -> Bool:
