@@ -55,8 +55,12 @@ def addresses(given: str | Sequence[str]) -> list[str]:
     return found
 
 
+_LONGEST = 3e8
+"""Seconds; gRPC takes a deadline that is centuries away for one that has passed."""
+
+
 def positive(name: str, value: float) -> float:
-    """The value. Raises ConfigError where it is not above 0."""
+    """The value, ten years at most. Raises ConfigError where it is not above 0."""
     if not value > 0:
         raise ConfigError(f"{name} = {value!r} is not allowed; allowed: above 0")
-    return value
+    return min(value, _LONGEST)

@@ -50,7 +50,7 @@ def ranking_messages(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_LISTS = ("fields", "item_ids", "exclude_item_ids")
+_LISTS = ("fields", "item_ids", "exclude_item_ids", "events", "timestamps_us")
 """What protobuf would take a string's letters for."""
 
 
@@ -65,30 +65,34 @@ def message(kind: Callable[..., Message], /, **values: Any) -> Message:
         raise BadRequest(str(error)) from None
 
 
-def query_messages(users: Users) -> list[retrieval_service_pb2.UserQuery]:
+def query_messages(users: Users) -> list[Message]:
     """Who is asking, a message each."""
     batch = [users] if isinstance(users, str | UserQuery) else users
     return [_query(user) for user in batch]
 
 
-def _query(user: str | UserQuery) -> retrieval_service_pb2.UserQuery:
+def _query(user: str | UserQuery) -> Message:
     if isinstance(user, str):
-        return retrieval_service_pb2.UserQuery(user_id=user)
-    query = retrieval_service_pb2.UserQuery(
+        return message(retrieval_service_pb2.UserQuery, user_id=user)
+    if not isinstance(user, UserQuery):
+        raise BadRequest(f"{user!r:.80} is no user; give a user id or a UserQuery", field="queries")
+    history, vectors = user.history, user.vectors
+    return message(
+        retrieval_service_pb2.UserQuery,
         user_id=user.user_id,
         profile=[feature_message(name, value) for name, value in user.profile.items()],
         exclude_item_ids=user.exclude_item_ids,
+        # An empty history is one, too.
+        history=None
+        if history is None
+        else message(
+            types_pb2.History,
+            item_ids=history.item_ids,
+            events=history.events,
+            timestamps_us=np.asarray(history.timestamps_us, np.int64).tolist(),
+        ),
+        vectors=None if vectors is None else vectors_message(vectors),
     )
-    if user.history is not None:
-        query.history.SetInParent()  # an empty history is one, too
-        query.history.item_ids.extend(user.history.item_ids)
-        query.history.events.extend(user.history.events)
-        query.history.timestamps_us.extend(
-            np.asarray(user.history.timestamps_us, np.int64).tolist()
-        )
-    if user.vectors is not None:
-        query.vectors.CopyFrom(vectors_message(user.vectors))
-    return query
 
 
 def vectors_message(vectors: FloatArray) -> types_pb2.Vectors:
@@ -99,33 +103,34 @@ def vectors_message(vectors: FloatArray) -> types_pb2.Vectors:
     return types_pb2.Vectors(data=array.tobytes(), dim=array.shape[1])
 
 
-def feature_message(name: str, value: FeatureValue) -> types_pb2.Feature:
+def feature_message(name: str, value: FeatureValue) -> Message:
     """One feature; the server knows whether a text is a category."""
     if isinstance(value, str):
-        return types_pb2.Feature(name=name, category=value)
+        return message(types_pb2.Feature, name=name, category=value)
     if isinstance(value, float | int):
-        return types_pb2.Feature(name=name, number=value)
+        return message(types_pb2.Feature, name=name, number=value)
     if isinstance(value, np.ndarray):
-        return types_pb2.Feature(name=name, vector=np.asarray(value, "<f4").tobytes())
-    return types_pb2.Feature(name=name, categories=types_pb2.StringList(values=value))
+        return message(types_pb2.Feature, name=name, vector=np.asarray(value, "<f4").tobytes())
+    values = message(types_pb2.StringList, values=value)
+    return message(types_pb2.Feature, name=name, categories=values)
 
 
-def filter_messages(filters: Sequence[Filter]) -> list[types_pb2.Filter]:
+def filter_messages(filters: Sequence[Filter]) -> list[Message]:
     """The filters, which must all hold. Raises BadRequest for what is none."""
     if isinstance(filters, AnyOf | Range | Not):
         raise BadRequest("one filter; give a list of them", field="filters")
     return [_filter(filter_) for filter_ in filters]
 
 
-def _filter(filter_: Filter) -> types_pb2.Filter:
+def _filter(filter_: Filter) -> Message:
     if isinstance(filter_, AnyOf):
         if isinstance(filter_.values, str):
             raise BadRequest(f"{filter_.values!r:.80} is one string; give a tuple", field="filters")
-        return types_pb2.Filter(any_of=types_pb2.AnyOf(field=filter_.field, values=filter_.values))
+        any_of = message(types_pb2.AnyOf, field=filter_.field, values=filter_.values)
+        return message(types_pb2.Filter, any_of=any_of)
     if isinstance(filter_, Range):
-        return types_pb2.Filter(
-            range=types_pb2.Range(field=filter_.field, min=filter_.min, max=filter_.max)
-        )
+        span = message(types_pb2.Range, field=filter_.field, min=filter_.min, max=filter_.max)
+        return message(types_pb2.Filter, range=span)
     if not isinstance(filter_, Not):
         raise BadRequest(f"{filter_!r:.80} is no filter; give AnyOf, Range or Not", field="filters")
-    return types_pb2.Filter(negation=_filter(filter_.filter))
+    return message(types_pb2.Filter, negation=_filter(filter_.filter))

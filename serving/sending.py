@@ -5,16 +5,17 @@
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
 
-from model.errors import PenchantError
+from model.errors import ConfigError, PenchantError
 from serving.attempts import Attempts
 from serving.channels import addresses, channel_options, positive
-from serving.errors import ServerUnavailable
+from serving.errors import BadRequest, ServerUnavailable
 from serving.status import DETAIL_KEY, from_status
 from serving.translation import Call
 
@@ -23,6 +24,9 @@ from serving.translation import Call
 Answer = TypeVar("Answer")
 Metadata = Callable[[], Mapping[str, str]]
 """Asked before each call what to send along: `x-request-id`, `traceparent`."""
+
+_KEY = re.compile(r"[a-z0-9_.-]+(?<!-bin)")
+_VALUE = re.compile(r"[\x20-\x7e]*")
 
 REPEATABLE = frozenset(
     {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
@@ -61,7 +65,22 @@ class _Shared:
         )
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return tuple(self._metadata_of_call().items())
+        """What the caller's function gives. Raises BadRequest for what no HTTP header can say."""
+        given = tuple(self._metadata_of_call().items())
+        for key, value in given:
+            if not (
+                _KEY.fullmatch(str(key)) and isinstance(value, str) and _VALUE.fullmatch(value)
+            ):
+                raise BadRequest(
+                    f"metadata {key!r:.80}: {value!r:.80} cannot be sent; give a lower-case name "
+                    "and a value of printable ASCII",
+                    field="metadata",
+                )
+        return given
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ServerUnavailable("this client was closed; make another one.")
 
     def _method(
         self,
@@ -117,6 +136,7 @@ class Sender(_Shared):
         """The answer, by as many attempts as it takes within timeout seconds."""
         attempts, metadata = self._attempts(call, timeout), self._metadata()
         while True:
+            self._require_open()
             method = self._method(self._channels, attempts.channel, call)
             try:
                 response = method(call.request, timeout=attempts.remaining, metadata=metadata)
@@ -137,15 +157,23 @@ class AsyncSender(_Shared):
     """Sends calls from one event loop, that of its first call."""
 
     _channels: Sequence[grpc.aio.Channel] = ()
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, call: Call[Answer], timeout: float | None) -> Answer:
         """As Sender.send."""
+        loop = asyncio.get_running_loop()
         if not self._channels:  # made here, where the loop runs
+            self._loop = loop
             self._channels = [
                 grpc.aio.insecure_channel(target, options=self._options) for target in self._targets
             ]
+        if loop is not self._loop:
+            raise ConfigError(
+                "this AsyncClient belongs to the event loop of its first call; make one a loop"
+            )
         attempts, metadata = self._attempts(call, timeout), self._metadata()
         while True:
+            self._require_open()
             method = self._method(self._channels, attempts.channel, call)
             try:
                 response = await method(call.request, timeout=attempts.remaining, metadata=metadata)

@@ -170,13 +170,16 @@ def embed_items_call(items: str | Sequence[str | ItemFeatures]) -> Call[Embedded
     batch = [items] if isinstance(items, str) else list(items)
     ids = [item for item in batch if isinstance(item, str)]
     described = [item for item in batch if isinstance(item, ItemFeatures)]
+    if len(ids) + len(described) < len(batch):
+        raise BadRequest("an item is neither a str nor an ItemFeatures", field="items")
     if ids and described:
         raise BadRequest("give ids or features, not both", field="items")
     request = message(
         retrieval_service_pb2.EmbedItemsRequest,
         item_ids=ids,
         items=[
-            retrieval_service_pb2.ItemFeatures(
+            message(
+                retrieval_service_pb2.ItemFeatures,
                 kind=item.kind,
                 features=[feature_message(name, value) for name, value in item.features.items()],
             )

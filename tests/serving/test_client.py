@@ -192,3 +192,77 @@ def test_users_are_listed_page_by_page(server: Served) -> None:
             client.list_users(page_size=0)
         with pytest.raises(BadRequest, match="page_token"):
             client.list_users(page_token="-1")
+
+
+def test_a_closed_client_says_so(server: Served) -> None:
+    client = Client(server.address)
+    client.status()
+    client.close()
+    with pytest.raises(ServerUnavailable, match="was closed"):
+        client.status()
+
+
+async def test_a_closed_async_client_says_so(server: Served) -> None:
+    client = AsyncClient(server.address)
+    await client.status()
+    await client.close()
+    with pytest.raises(ServerUnavailable, match="was closed"):
+        await client.status()
+
+
+def test_an_async_client_belongs_to_one_loop(server: Served) -> None:
+    client = AsyncClient(server.address, timeout=10)
+
+    async def ask() -> None:
+        await client.status()
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(ask())
+        with pytest.raises(ConfigError, match="event loop of its first call"):
+            second.run(ask())
+        first.run(client.close())
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e18])
+def test_a_deadline_far_away_is_one(server: Served, timeout: float) -> None:
+    with Client(server.address, timeout=timeout) as client:
+        assert client.status().server_version
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"x-request-id": "竹"}, {"X-Upper": "a"}, {"x": 5}, {"x": "a\nb"}, {"": "a"}],
+    ids=str,
+)
+def test_metadata_that_no_header_can_say(server: Served, metadata: dict[str, Any]) -> None:
+    with (
+        Client(server.address, metadata=lambda: metadata) as client,
+        pytest.raises(BadRequest, match="cannot be sent") as refused,
+    ):
+        client.status()
+    assert refused.value.field == "metadata"
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "\ud800",  # half of a pair, which no UTF-8 can say
+        UserQuery("\ud800"),
+        UserQuery(user_id=5),  # type: ignore[arg-type]
+        UserQuery(history=History("item-0001")),
+        UserQuery(history=History(["item-0001"], "watch")),
+        UserQuery(history=History([1])),  # type: ignore[list-item]
+        UserQuery("user-005", exclude_item_ids="item-0001"),
+        UserQuery(history=History([]), profile={"city": [5]}),  # type: ignore[list-item]
+        [5],
+    ],
+    ids=str,
+)
+def test_users_that_no_message_can_say(user: Any) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(BadRequest):
+        client.retrieve(user)
+
+
+def test_no_item_is_left_out_in_silence() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(BadRequest, match="neither"):
+        client.embed_items(["item-0001", 5])  # type: ignore[list-item]
