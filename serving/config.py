@@ -120,6 +120,12 @@ class ServerConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that is not allowed."""
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
+        _require(
+            self.metrics_port is None or 0 <= self.metrics_port <= 65535,
+            "metrics_port",
+            self.metrics_port,
+            "0 to 65535",
+        )
         _require(1 <= self.workers <= 256, "workers", self.workers, "1 to 256")
         _require(1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
         _require(self.index in get_args(IndexName), "index", self.index, "bundle, torch")
@@ -138,11 +144,13 @@ class ServerConfig:
             f"1 to {self.limits.max_ranked} (limits.max_ranked)",
         )
         _require(0 <= self.diversity <= 1, "diversity", self.diversity, "0 to 1")
-        _require(self.drain_pause >= 0, "drain_pause", self.drain_pause, "0 or more seconds")
-        _require(self.drain_grace >= 0, "drain_grace", self.drain_grace, "0 or more seconds")
-        _require(
-            self.max_connection_age > 0, "max_connection_age", self.max_connection_age, "above 0"
-        )
+        for name, least in (
+            ("drain_pause", 0.0),
+            ("drain_grace", 0.0),
+            ("max_connection_age", 0.1),
+        ):
+            value = getattr(self, name)
+            _require(least <= value <= 86_400, name, value, f"{least:g} to 86400 seconds")
         _require(self.slow_ms >= 0, "slow_ms", self.slow_ms, "0 or more milliseconds")
         _require(0 <= self.trace_ratio <= 1, "trace_ratio", self.trace_ratio, "0 to 1")
         _require(
@@ -155,7 +163,8 @@ class ServerConfig:
         _require(self.log_level in levels, "log_level", self.log_level, ", ".join(levels))
         for limit in dataclasses.fields(self.limits):
             value = getattr(self.limits, limit.name)
-            _require(value >= 1, f"limits.{limit.name}", value, "at least 1")
+            # What GetStatus can say of them; gRPC takes no longer message either.
+            _require(1 <= value < 2**31, f"limits.{limit.name}", value, "1 to 2147483647")
 
     def to_json(self) -> str:
         """Everything as one JSON object, for `from_json` in another process."""

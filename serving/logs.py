@@ -4,6 +4,7 @@ A line that is written while a thread works for a call has that call's request i
 writes it.
 """
 
+import contextlib
 import logging
 import sys
 
@@ -25,12 +26,24 @@ def configure_logs(level: str, **bound: object) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        # A line and its end in one write: lines of several workers must not mix.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Writer(),
         cache_logger_on_first_use=True,
     )
     _BOUND.clear()
     _BOUND.update(bound)
+
+
+class _Writer:
+    """Writes lines to stderr. One that cannot be written (a full disk, a reader that is gone) is
+    lost: no call is refused for it, and no worker ends."""
+
+    def msg(self, line: str) -> None:
+        """A line and its end in one write: lines of several workers must not mix."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 _BOUND: dict[str, object] = {}

@@ -42,6 +42,8 @@ from serving.stages import stage
 
 DEFAULT_DEADLINE = 5.0
 """Seconds that a call without a deadline of its own may take."""
+_NO_DEADLINE = 1e12
+"""gRPC says of such a call that it has 300 thousand million years left."""
 
 
 class Context(Protocol):
@@ -247,5 +249,6 @@ def _release() -> str:
 
 def _budget(context: Context) -> Budget:
     remaining = context.time_remaining()
-    seconds = DEFAULT_DEADLINE if remaining is None else remaining
-    return Budget(time.monotonic() + seconds, context.is_active)
+    if remaining is None or remaining > _NO_DEADLINE:
+        remaining = DEFAULT_DEADLINE
+    return Budget(time.monotonic() + remaining, context.is_active)

@@ -146,6 +146,8 @@ class Supervisor:
                     raise failure
             if all(worker.is_ready for worker in self._workers):
                 break
+        if self._stopping.is_set():
+            return
         if len({worker.said.get("bundle_version") for worker in self._workers}) > 1:
             raise BundleRejected(
                 f"{config.bundle} was replaced while the workers started; start the server again."

@@ -17,9 +17,11 @@ from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
 from serving.client import Client
 from serving.config import ServerConfig
+from serving.errors import BadRequest
 from serving.stages import CallRecord
 from serving.telemetry import Telemetry
-from tests.serving.processes import Served
+from tests.serving.processes import Served, serve
+from tests.serving.tiny import World
 
 Start = Callable[..., AbstractContextManager[Served]]
 RETRIEVE = pb.RetrieveRequest(queries=[pb.UserQuery(user_id="user-005")], k=3)
@@ -164,3 +166,18 @@ def test_options_that_are_not_allowed(start_server: Start, option: str, value: s
         start_server(option, value),
     ):
         pass
+
+
+def test_a_full_disk_costs_log_lines_and_no_calls(world: World, state: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full to write to")
+    with (
+        serve(world.bundle, state, full, "--drain-pause", "0.1", "--log-requests") as served,
+        Client(served.address, timeout=10) as client,
+    ):
+        for _ in range(3):
+            assert client.retrieve("user-005", k=3).item_ids
+        with pytest.raises(BadRequest, match="k = 0"):
+            client.retrieve("user-005", k=0)
+        assert served.stop() == 0
