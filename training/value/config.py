@@ -42,7 +42,8 @@ class ValueRunConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
-        for name in ("epochs", "batch_exposures", "patience"):
+        require(0 <= self.seed < 1 << 63, "seed", self.seed, "0 to 9223372036854775807")
+        for name in ("dim", "max_history", "epochs", "batch_exposures", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("min_steps_per_epoch", "ranking_weight", "warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")

@@ -111,7 +111,8 @@ def evaluate_value(
     """Rank the exposures of a part by the value model and by retrieval, with intervals."""
     say = progress or (lambda done, what: None)
     say(0.0, "read exposures")
-    exposures = ExposureLog(run).read(part).with_heads(tuple(h.name for h in value.heads))
+    # The heads as they were learned, whatever dataset.toml declares by now.
+    exposures = ExposureLog(run, heads=value.heads).read(part)
     say(0.1, "run the item tower")
     items = item_arrays(run, model, value.stats)
     examples = make_examples(

@@ -85,10 +85,13 @@ def heads_of(schema: Schema) -> tuple[Head, ...]:
 class ExposureLog:
     """The exposures of a run's dataset, cut into parts as the run's split says."""
 
-    def __init__(self, run: Run) -> None:
-        """Read all exposures. Raises ConfigError where none can be learned from, and says why."""
+    def __init__(self, run: Run, *, heads: tuple[Head, ...] | None = None) -> None:
+        """Read all exposures. heads: what they are labelled for; None: what dataset.toml declares.
+
+        Raises ConfigError where none can be learned from, and says why.
+        """
         schema = run.data.schema
-        self._run, self._schema, self._heads = run, schema, heads_of(schema)
+        self._run, self._schema, self._heads = run, schema, heads or heads_of(schema)
         _require_learnable(run)
         self._events = _events(run.dataset, schema)
         self._bounds = _bounds(run, self._events)

@@ -1,9 +1,8 @@
 """What an exposure led to: the label of every head, and whether it can be told yet.
 
 A head without a window came true where an event of its name has the exposure's `exposure_id`,
-which is one user's own. With
-`window_days`, or where an exposure has no id, it came true where the same user did it to the same
-item from the exposure on, until the window was over.
+which is one user's own. With `window_days`, or where an exposure has no id, it came true where the
+same user did it to the same item from the exposure on, until the window was over.
 """
 
 from collections.abc import Sequence

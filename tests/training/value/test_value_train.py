@@ -27,7 +27,7 @@ from training.export import export_run
 from training.run import BEST, load_best, open_run, refuse_folder, start_run
 from training.value.config import ValueRunConfig
 from training.value.evaluate import evaluate_value
-from training.value.exposures import ExposureLog
+from training.value.exposures import ExposureLog, heads_of
 from training.value.fit import fit_network, predict
 from training.value.inputs import item_arrays, make_examples
 from training.value.item_stats import PRIOR_EXPOSURES, count_stats
@@ -236,6 +236,25 @@ def test_a_value_model_of_other_towers_is_refused(shown: Shown, tmp_path: Path) 
     assert not (tmp_path / "b").exists()
 
 
+def test_the_test_part_is_labelled_for_the_heads_that_were_learned(
+    shown: Shown, tmp_path: Path
+) -> None:
+    """dataset.toml was edited since: one head gone, another with a lower threshold."""
+    dataset, path = tmp_path / "dataset", tmp_path / "run"
+    shutil.copytree(shown.run.dataset, dataset)
+    shutil.copytree(shown.run.path, path)
+    run = open_run(path, dataset=dataset)
+    value, model = load_value(run), load_best(run)[0]
+    before = evaluate_value(run, model, value)
+    text = (dataset / "dataset.toml").read_text()
+    edited = text.replace('name = "click"', 'name = "tap"').replace("30.0", "3.0")
+    assert edited.count("tap") == 1 and edited.count("threshold = 3.0") == 1
+    (dataset / "dataset.toml").write_text(edited)
+    run = open_run(path, dataset=dataset)
+    assert [head.name for head in heads_of(run.data.schema)] == ["tap", "long_watch"]
+    assert evaluate_value(run, model, value) == before
+
+
 def test_damage_is_noticed(shown: Shown, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(shown.run.path, path)
@@ -268,7 +287,15 @@ def test_heads_that_cannot_be_learned_are_left_out_and_named(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("learning_rate", 0.0), ("final_learning_rate", 2.0)]
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("learning_rate", 0.0),
+        ("final_learning_rate", 2.0),
+        ("max_history", 0),
+        ("seed", -1),
+        ("seed", 1 << 63),
+    ],
 )
 def test_a_config_that_is_not_allowed_is_named(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{field} = "):
