@@ -41,6 +41,8 @@ class Limits:
     """Items that one EmbedItems brings by their features."""
     max_ranked: int = 2000
     """Candidates of one query that are ranked."""
+    max_cells: int = 1_000_000
+    """Values of item columns in one answer: rows times `fields`."""
     max_page: int = 1000
     """Entries of one page of a list."""
     max_message_bytes: int = 4 * 1024 * 1024

@@ -89,6 +89,8 @@ class Runtime:
 
     def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
         """What to show to each query's user; raises as `retrieve` does."""
+        if not request.num_candidates:
+            request.num_candidates = max(self._candidates, request.k)
         check_recommend(request, self.limits, self.generation)
         answer = self._submit(self._retrieval(request), len(request.queries))
         return answer, self._ranked(answer, request)
@@ -166,7 +168,7 @@ class Runtime:
 
     def _retrieval(self, request: RecommendRequest) -> RetrieveRequest:
         """The candidates that a recommendation is made of."""
-        num_candidates = request.num_candidates or max(self._candidates, request.k)
+        num_candidates = request.num_candidates
         return RetrieveRequest(
             queries=request.queries,
             k=num_candidates,

@@ -30,6 +30,8 @@ from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField, Un
 from serving.generation import Generation
 
 Features = Mapping[str, FeatureValue]
+LARGEST = 1e15
+"""Of a vector's numbers and of a weight, either way: squares and sums of such are float32 still."""
 
 
 def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
@@ -40,9 +42,10 @@ def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generat
     check_search(num_vectors(request.queries, generation), request.k, limits)
     if request.filters:
         check_filters(request.filters, limits, generation)
-    if request.fields:
-        check_fields(request.fields, limits, generation)
     between("num_history", request.num_history, 0, limits.max_history)
+    if request.fields:
+        num_rows = len(request.queries) * (most_rows(request.k, generation) + request.num_history)
+        check_fields(request.fields, num_rows, limits, generation)
     check_time(request.time_us)
 
 
@@ -98,17 +101,15 @@ def check_similar(request: SimilarRequest, limits: Limits, generation: Generatio
         raise BadRequest("give either item_ids or vectors", field="item_ids")
     if request.vectors is not None:
         _check_vectors(request.vectors, "vectors", limits.max_queries, generation)
-    check_search(
-        max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors)),
-        request.k,
-        limits,
-    )
+    num_queries = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
+    check_search(num_queries, request.k, limits)
     between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
     check_ids(request.item_ids, "item_ids", limits)
     between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
     check_ids(request.exclude_item_ids, "exclude_item_ids", limits)
     check_filters(request.filters, limits, generation)
-    check_fields(request.fields, limits, generation)
+    num_rows = num_queries * most_rows(request.k, generation)
+    check_fields(request.fields, num_rows, limits, generation)
 
 
 def check_k(k: int, limits: Limits) -> None:
@@ -125,6 +126,11 @@ def check_search(num_vectors: int, k: int, limits: Limits) -> None:
             f"allowed: at most {limits.max_search}; ask for fewer queries or a smaller k",
             field="k",
         )
+
+
+def most_rows(k: int, generation: Generation) -> int:
+    """How many of k candidates there can be."""
+    return min(k, generation.items.num_active)
 
 
 def num_vectors(queries: Sequence[UserQuery], generation: Generation) -> int:
@@ -186,11 +192,11 @@ def _check_history(history: History, where: str, limits: Limits, generation: Gen
                 field=f"{where}.events[{i}]",
             )
     times = np.asarray(history.timestamps_us, np.int64)
-    if len(times) and bool((np.diff(times) < 0).any()):
-        raise BadRequest("give the history oldest first", field=f"{where}.timestamps_us")
     if len(times):
-        check_time(int(times[0]), f"{where}.timestamps_us[0]")
-        check_time(int(times[-1]), f"{where}.timestamps_us[{len(times) - 1}]")
+        for i in (int(times.argmin()), int(times.argmax())):
+            check_time(int(times[i]), f"{where}.timestamps_us[{i}]")
+        if bool((np.diff(times) < 0).any()):
+            raise BadRequest("give the history oldest first", field=f"{where}.timestamps_us")
 
 
 def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Generation) -> None:
@@ -201,9 +207,16 @@ def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Gener
             f"vectors of dimension {dim}; this bundle's have {generation.bundle.dim}", field=where
         )
     between(where, len(vectors), 1, most, unit="vectors")
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    check_numbers(vectors, where)
+
+
+def check_numbers(vectors: FloatArray, where: str) -> None:
+    """Raise BadVector for numbers [n, D] that cannot be reckoned with."""
+    broken = np.flatnonzero(~(np.abs(vectors) <= LARGEST).all(axis=1))  # NaN is not, either
     if len(broken):
-        raise BadVector(f"vector {broken[0]} holds NaN or infinity", field=where)
+        raise BadVector(
+            f"vector {broken[0]} holds NaN, infinity or a number beyond {LARGEST:g}", field=where
+        )
 
 
 def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Generation) -> None:
@@ -229,8 +242,7 @@ def _check_features(
                 raise BadVector(
                     f"{name!r} has dimension {value.size}, not {feature.dim}", field=where
                 )
-            if not np.isfinite(value).all():
-                raise BadVector(f"{name!r} holds NaN or infinity", field=where)
+            check_numbers(value[np.newaxis], where)
         elif isinstance(value, str):
             given = "text" if feature.type == "text" else "category"
             if given == "category" and value:
@@ -278,9 +290,21 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
             )
 
 
-def check_fields(fields: Sequence[str], limits: Limits, generation: Generation) -> None:
-    """Raise BadRequest for columns that no item has."""
+def check_fields(
+    fields: Sequence[str], num_rows: int, limits: Limits, generation: Generation
+) -> None:
+    """Raise BadRequest for columns that no item has, and for too much of them.
+
+    num_rows: the most items that the answer can hold.
+    """
     between("fields", len(fields), 0, limits.max_fields, unit="fields")
+    if num_rows * len(fields) > limits.max_cells:
+        raise BadRequest(
+            f"{num_rows} items (of all queries together) x {len(fields)} fields are "
+            f"{num_rows * len(fields)} values; allowed: at most {limits.max_cells}; ask for fewer "
+            "queries, items or fields",
+            field="fields",
+        )
     for i, name in enumerate(fields):
         _check_length(name, f"fields[{i}]", limits.max_id_bytes)
         if name not in generation.columns:

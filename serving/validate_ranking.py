@@ -3,7 +3,6 @@
 As serving/validate.py: each check raises BadRequest, naming the field.
 """
 
-import math
 from collections.abc import Mapping
 
 from model.schema import KINDS
@@ -12,6 +11,7 @@ from serving.domain import RecommendRequest, RerankRequest, SlateRules
 from serving.errors import BadRequest, UnknownField
 from serving.generation import Generation
 from serving.validate import (
+    LARGEST,
     between,
     check_fields,
     check_filters,
@@ -21,23 +21,26 @@ from serving.validate import (
     check_queries,
     check_search,
     check_time,
+    most_rows,
     num_vectors,
 )
 
 
 def check_recommend(request: RecommendRequest, limits: Limits, generation: Generation) -> None:
-    """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    """Raise BadRequest, naming the field, for a request that cannot be answered.
+
+    Its num_candidates says how many are ranked; a caller's 0 has been replaced by then.
+    """
     check_k(request.k, limits)
-    if request.num_candidates:
-        where = "num_candidates"
-        between(where, request.num_candidates, request.k, limits.max_ranked, unit="candidates")
+    between("k", request.k, 1, limits.max_ranked)  # what is shown was ranked
+    where = "num_candidates"
+    between(where, request.num_candidates, request.k, limits.max_ranked, unit="candidates")
     check_objective(request.objective, limits, generation)
     check_queries(request.queries, limits, generation)
-    check_search(
-        num_vectors(request.queries, generation), max(request.num_candidates, request.k), limits
-    )
+    check_search(num_vectors(request.queries, generation), request.num_candidates, limits)
     check_filters(request.filters, limits, generation)
-    check_fields(request.fields, limits, generation)
+    num_rows = len(request.queries) * most_rows(request.k, generation)
+    check_fields(request.fields, num_rows, limits, generation)
     check_time(request.time_us)
     _check_weights(request.weights, generation)
     _check_slate(request.slate, limits, generation)
@@ -61,7 +64,7 @@ def check_rerank(request: RerankRequest, limits: Limits, generation: Generation)
     check_ids(request.item_ids, "item_ids", limits)
     between("k", request.k, 0, limits.max_ranked)
     check_objective(request.objective, limits, generation)
-    check_fields(request.fields, limits, generation)
+    check_fields(request.fields, len(request.item_ids), limits, generation)
     check_time(request.time_us)
     _check_weights(request.weights, generation)
     _check_slate(request.slate, limits, generation)
@@ -81,9 +84,10 @@ def _check_weights(weights: Mapping[str, float], generation: Generation) -> None
                 ),
                 field=f"weights[{i}].head",
             )
-        if not math.isfinite(weight):
+        if not abs(weight) <= LARGEST:  # NaN is not, either
             raise BadRequest(
-                f"a weight of {weight}; allowed: any finite number", field=f"weights[{i}].weight"
+                f"a weight of {weight}; allowed: numbers from -{LARGEST:g} to {LARGEST:g}",
+                field=f"weights[{i}].weight",
             )
 
 

@@ -71,6 +71,9 @@ REFUSED: list[tuple[str, Any, dict[str, Any], type[BadRequest], str, str]] = [
     ("unknown event", inline(["a"], ["stare"]), {}, UnknownEvent, "queries[0].history.events[0]", "watch"),
     ("ragged events", inline(["a", "b"], ["watch"]), {}, BadRequest, "queries[0].history.events", "1 events for 2"),
     ("ragged times", inline(["a"], [], [1, 2]), {}, BadRequest, "queries[0].history.timestamps_us", "2 timestamps_us for 1"),
+    ("times that wrap around", inline(["a"] * 4, [], [0, 2**62, -(2**62) - 1, 5]), {}, BadRequest, "queries[0].history.timestamps_us[2]", "calendar"),
+    ("a huge vector", UserQuery(vectors=3e38 * UNIT), {}, BadVector, "queries[0].vectors", "beyond 1e+15"),
+    ("too much of the columns", ["u"] * 256, {"k": 1000, "fields": ["title"] * 8}, BadRequest, "fields", "1187840 values"),
     ("newest first", inline(["a", "b"], [], [2, 1]), {}, BadRequest, "queries[0].history.timestamps_us", "oldest first"),
     ("a time no calendar has", inline(["a"], [], [2**62]), {}, BadRequest, "queries[0].history.timestamps_us[0]", "calendar"),
     ("no such moment", "u", {"time_us": -(2**62)}, BadRequest, "time_us", "calendar"),
@@ -136,6 +139,8 @@ def test_find_similar_and_embed_users_refuse(client: Client) -> None:
         client.find_similar(NAN)
     with pytest.raises(BadRequest, match="1 to 1000"):
         client.find_similar(item_id(1), k=0)
+    with pytest.raises(BadRequest, match="1178560 values"):
+        client.find_similar([item_id(1)] * 254, k=580, fields=["title"] * 8)
     with pytest.raises(BadRequest, match="either item_ids or vectors"):
         client.find_similar([])
     with pytest.raises(BadRequest, match="257 items"):

@@ -225,6 +225,7 @@ BAD = [
     ({"weights": {"click": 1.0}}, "weights[0].head"),
     ({"weights": {"watch": float("nan")}}, "weights[0].weight"),
     ({"weights": {"watch": float("inf")}}, "weights[0].weight"),
+    ({"weights": {"watch": -1e300}}, "weights[0].weight"),  # no float32 holds such a value
     ({"slate": SlateRules(diversity=1.5)}, "slate.diversity"),
     ({"slate": SlateRules(diversity=float("nan"))}, "slate.diversity"),
     ({"slate": SlateRules(caps=(Cap("craft", 0),))}, "slate.caps[0].most"),
@@ -260,7 +261,17 @@ def test_caps_are_for_categories(client: Client, field: str) -> None:
     assert refused.value.field == "slate.caps[0].field"
 
 
+def test_the_servers_own_number_of_candidates_counts_too(client: Client, world: World) -> None:
+    many = UserQuery(vectors=np.tile(world.vectors[:1], (32, 1)))
+    assert len(client.recommend([many] * 62, k=1).item_ids) == 62
+    with pytest.raises(BadRequest, match="2048 vectors .* x k = 500"):
+        client.recommend([many] * 64, k=1)
+
+
 def test_what_rerank_refuses(client: Client) -> None:
+    with pytest.raises(BadRequest, match="values; allowed") as refused:
+        client.rerank(["user-001"] * 20, [[item_id(1)] * 2000] * 20, fields=["title"] * 26)
+    assert refused.value.field == "fields"
     with pytest.raises(BadRequest, match="1 counts for 2 queries"):
         client.rerank(["user-001", "user-002"], [["item-0001"]])
     with pytest.raises(BadRequest, match="one string"):
