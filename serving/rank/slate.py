@@ -73,19 +73,18 @@ def arrange(
     k = min(k, len(values))
     if not diversity and not caps and not floors:
         return Slate(np.argsort(-values, kind="stable")[:k], np.full(k, _VALUE), ())
-    worth = _scaled(values)
-    marginal = None
+    worth, marginal = values, None
     if diversity and k > 1:
         assert vectors is not None
-        worth *= np.float32(1 - diversity)
+        worth = _scaled(values) * np.float32(1 - diversity)
         marginal = _marginal(worth, vectors, np.float32(diversity))
     by_value = np.argsort(-values, kind="stable").tolist()
     codes = [group.codes.tolist() for group in caps]
     counts: list[dict[int, int]] = [{} for _ in caps]
-    needs = [floor.least for floor in floors]
-    missing = [0] * len(floors)
+    needs, missing = [floor.least for floor in floors], [0] * len(floors)
     sort_of = _sorts(floors, len(values))
     gone = np.zeros(len(values), bool)
+    _give_up_what_is_not_there(floors, gone, needs, missing)
     score, best = worth.copy(), 0
     places: list[int] = []
     reasons: list[int] = []
@@ -96,10 +95,6 @@ def arrange(
                 [floor.members for floor, need in zip(floors, needs, strict=True) if need]
             )
             place = int(np.where(wanted, score, -np.inf).argmax())
-            if gone[place] or not wanted[place]:  # there are no more of these
-                missing = [had + need for had, need in zip(missing, needs, strict=True)]
-                needs = [0] * len(floors)
-                continue
             forced = True
         else:
             place, forced = int(score.argmax()), False
@@ -122,10 +117,21 @@ def arrange(
                     full = group.codes == code
                     gone |= full
                     score[full] = -np.inf
+                    _give_up_what_is_not_there(floors, gone, needs, missing)
         if marginal is not None:
             np.minimum(score, marginal[place], out=score)
-    missing = [had + need for had, need in zip(missing, needs, strict=True)]
+    missing = [had + need for had, need in zip(missing, needs, strict=True)]  # where places end
     return Slate(np.array(places, np.int64), np.array(reasons, np.int64), tuple(missing))
+
+
+def _give_up_what_is_not_there(
+    floors: Sequence[Floor], gone: npt.NDArray[np.bool_], needs: list[int], missing: list[int]
+) -> None:
+    """Need no more than is left, in place: a floor that cannot be met forces nobody early."""
+    for i, floor in enumerate(floors):
+        left = int(np.count_nonzero(floor.members & ~gone)) if needs[i] else 0
+        missing[i] += max(needs[i] - left, 0)
+        needs[i] = min(needs[i], left)
 
 
 def _scaled(values: Float32) -> Float32:

@@ -72,6 +72,25 @@ def test_a_floor_that_cannot_be_met_says_by_how_much() -> None:
     assert len(slate.places) == 2 and sum(slate.missing) >= 2
 
 
+def test_a_floor_beyond_what_there_is_forces_nobody_early() -> None:
+    # All five are shown, so none need stand above a better one for the sake of a kind.
+    live = Floor(np.array([False, False, True, False, True]), 10)
+    slate = arrange(VALUES, 20, floors=[live])
+    assert slate.places.tolist() == [1, 3, 0, 4, 2] and slate.missing == (8,)
+    assert named(slate.reasons) == ["value"] * 5
+    # Nor where a cap leaves one of a kind of which three are wanted.
+    kind = Floor(np.array([False, False, True, True, True]), 3)
+    capped = Group(np.array([-1, -1, 7, 7, 7], np.int32), 1)
+    slate = arrange(VALUES, 3, floors=[kind], caps=[capped])
+    assert slate.places.tolist() == [3, 1, 0] and slate.missing == (2,)
+
+
+def test_values_of_large_weights_keep_their_order() -> None:
+    values = np.array([0.5, 0.50001, -1e6], np.float32)
+    slate = arrange(values, 3, caps=[Group(np.array([1, 2, 3], np.int32), 1)])
+    assert slate.places.tolist() == [1, 0, 2] and named(slate.reasons) == ["value"] * 3
+
+
 def reference(
     values: np.ndarray,
     k: int,
@@ -87,21 +106,22 @@ def reference(
     worth = (values - values.min()) / spread if spread > 0 else np.zeros(len(values))
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     chosen: list[int] = []
-    gave_up = False
     while len(chosen) < min(k, len(values)):
         left = [
             i
             for i in range(len(values))
             if i not in chosen and [codes[j] for j in chosen].count(codes[i]) < most
         ]
-        needs = [max(n - sum(int(kinds[j] == s) for j in chosen), 0) for s, n in enumerate(least)]
+        needs = [
+            min(
+                max(n - sum(int(kinds[j] == s) for j in chosen), 0),
+                sum(int(kinds[j] == s) for j in left),
+            )
+            for s, n in enumerate(least)
+        ]
         needed: int = sum(needs)
-        if 0 < needed >= min(k, len(values)) - len(chosen) and not gave_up:
-            wanted = [i for i in left if kinds[i] < len(least) and needs[kinds[i]]]
-            if not wanted:
-                gave_up = True
-                continue
-            left = wanted
+        if 0 < needed >= min(k, len(values)) - len(chosen):
+            left = [i for i in left if kinds[i] < len(least) and needs[kinds[i]]]
         if not left:
             break
         score = {
