@@ -22,6 +22,7 @@ from model.schema import Head, Schema
 
 USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
 ITEMS, VECTORS, INDEX = "items.arrow", "vectors.npy", "index.faiss"
+ID_VECTORS = "id_vectors.npy"
 CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
 VALUE, VALUE_ITEM, VALUE_ITEMS = "value.onnx", "value_item.onnx", "value_items.npy"
 """The value model: all three, and the manifest's section `value`, or none of them."""
@@ -69,6 +70,9 @@ class Bundle:
     items: ItemTable
     vectors: npt.NDArray[np.float32]
     """[N, D] float32, memory-mapped; row i is the vector of item row i."""
+    id_vectors: npt.NDArray[np.float32]
+    """[N, D] float32, memory-mapped: what the item tower has learned of row i's id; zeros where it
+    was never trained."""
     encoder: Encoder
     circles: pa.Table
     """circle_id int32, name, top_features list<string>, size int64, centroid list<float32>,
@@ -156,15 +160,18 @@ def open_bundle(path: Path) -> Bundle:
         manifest=manifest,
         items=read_items(path / ITEMS),
         vectors=np.load(path / VECTORS, mmap_mode="r"),
+        id_vectors=np.load(path / ID_VECTORS, mmap_mode="r"),
         encoder=read_encoder(path / ENCODER),
         circles=pq.read_table(path / CIRCLES),
         value=_open_value(path, manifest),
     )
     bundle.require_in_place()
-    _require_vectors(bundle, bundle.vectors, VECTORS, dim=manifest.body["dim"])
+    _require_shape(bundle, bundle.vectors, VECTORS, dim=manifest.body["dim"])
+    _require_finite(bundle, bundle.vectors, VECTORS)
+    _require_shape(bundle, bundle.id_vectors, ID_VECTORS, dim=manifest.body["dim"])
     if bundle.value is not None:
-        dim = manifest.body["value"]["dim"]
-        _require_vectors(bundle, bundle.value.items, VALUE_ITEMS, dim=dim)
+        _require_shape(bundle, bundle.value.items, VALUE_ITEMS, dim=manifest.body["value"]["dim"])
+        _require_finite(bundle, bundle.value.items, VALUE_ITEMS)
     return bundle
 
 
@@ -194,10 +201,10 @@ def _open_value(path: Path, manifest: Manifest) -> ValueModel | None:
     )
 
 
-def _require_vectors(
+def _require_shape(
     bundle: Bundle, vectors: npt.NDArray[np.float32], file: str, *, dim: int
 ) -> None:
-    """Raise BundleRejected where an item has no vector, or one that nothing can be said of."""
+    """Raise BundleRejected where there are not as many vectors as items."""
     num_items = bundle.items.num_items
     shape = (num_items, dim)
     if vectors.shape != shape or vectors.dtype != np.float32:
@@ -205,7 +212,11 @@ def _require_vectors(
             f"{bundle.path}: {file} holds {vectors.dtype} of shape {list(vectors.shape)}; "
             f"{num_items} items need float32 of shape {list(shape)}. Export it again."
         )
-    for start in range(0, num_items, _BLOCK):
+
+
+def _require_finite(bundle: Bundle, vectors: npt.NDArray[np.float32], file: str) -> None:
+    """Raise BundleRejected where an item has no vector, but one that nothing can be said of."""
+    for start in range(0, len(vectors), _BLOCK):
         finite = np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
         if not finite.all():
             row = start + int(finite.argmin())

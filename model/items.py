@@ -24,7 +24,7 @@ class ItemTable:
     """Items in row order; rows `[0, num_active)` are in the index, later rows are retired.
 
     Columns: item_id, kind, title, the features of the schema, popularity (int64, history events),
-    retired (bool), circle (int32), id_code (int32, 0 = never trained).
+    retired (bool), circle (int32).
     """
 
     def __init__(self, table: pa.Table) -> None:

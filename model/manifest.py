@@ -22,7 +22,7 @@ from model.atomic import sync, sync_tree
 from model.errors import BundleRejected, ConfigError, DatasetError
 from model.schema import Schema, parse_schema
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, DIGEST = "manifest.json", "MANIFEST.sha256"
 
 Kind = Literal["bundle", "snapshot"]

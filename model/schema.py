@@ -26,7 +26,7 @@ KINDS: tuple[ItemKind, ...] = ("product", "video", "live", "article", "creator")
 # `title`, which every item has and which may also be declared as a text feature.
 ITEM_COLUMNS = ("item_id", "kind", "title", "created_at", "expires_at", "available")
 USER_COLUMNS = ("user_id",)
-ADDED_COLUMNS = ("popularity", "retired", "circle", "id_code")
+ADDED_COLUMNS = ("popularity", "retired", "circle")
 """What a bundle's items.arrow adds to the columns of items.parquet."""
 
 

@@ -43,7 +43,12 @@ class ItemTower(nn.Module):
         known = ids != 0
         if self.training and self.config.id_dropout:
             known = known & (torch.rand(ids.shape, device=ids.device) >= self.config.id_dropout)
-        vectors = F.embedding(ids, self.ids) * known.to(self.ids.dtype).unsqueeze(-1)
+        return self.combine(
+            F.embedding(ids, self.ids) * known.to(self.ids.dtype).unsqueeze(-1), features
+        )
+
+    def combine(self, vectors: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """vectors: [B, D] what the ids stand for, zeros where there is none. Returns [B, D]."""
         if self.content is not None:
             vectors = vectors + self.content(features)
         return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors

@@ -4,7 +4,6 @@ Knows the bundle's graphs and vectors; no stores, no requests.
 """
 
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -69,33 +68,25 @@ class UserTower:
 
 
 class ItemTower:
-    """item_tower.onnx of one bundle, for items that it does not have. Safe across threads.
-
-    Loaded when it is first asked for: its table of ids is as large as the vectors.
-    """
+    """item_tower.onnx of one bundle, for items that it does not have. Safe across threads."""
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
-        self._bundle, self._threads = bundle, threads
-        self._session: TowerSession | None = None
-        self._lock = Lock()
+        """Load the graph. Raises BundleRejected where it is not what the manifest says."""
+        self._bundle = bundle
+        self._session = TowerSession(
+            bundle.item_tower_path, inputs=bundle.item_tower_inputs, threads=threads
+        )
 
     def vectors(self, kinds: Sequence[str], features: Sequence[Mapping[str, Any]]) -> Float32:
         """Vectors [N, D] of items that were never trained on, by their content alone.
 
         kinds: [N]. features: [N] raw item features by name; what is left out counts as missing.
         """
-        with self._lock:
-            if self._session is None:
-                self._session = TowerSession(
-                    self._bundle.item_tower_path,
-                    inputs=self._bundle.item_tower_inputs,
-                    threads=self._threads,
-                )
         columns = {"kind": pa.array(kinds, pa.string())}
         for name, feature in self._bundle.schema.item_features.items():
             columns[name] = feature_column([one.get(name) for one in features], feature)
         arrays = self._bundle.encoder.encode_items(pa.table(columns))
-        arrays["id"] = np.zeros(len(kinds), np.int64)
+        arrays["id_vector"] = np.zeros((len(kinds), self._bundle.dim), np.float32)
         return self._session.run(arrays)
 
 

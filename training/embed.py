@@ -44,7 +44,7 @@ class ItemEmbedder:
     def __init__(self, bundle: Bundle) -> None:
         self._lookup, self._encoder = IdLookup(bundle.items), bundle.encoder
         self._vectors = np.asarray(bundle.vectors)  # plain: indexing a numpy.memmap is slow
-        self._id_codes = bundle.items.table["id_code"].to_numpy().astype(np.int64)
+        self._id_vectors = np.asarray(bundle.id_vectors)
         self._features = list(bundle.encoder.item_columns)
         parts = range(0, bundle.items.num_items, _HASHED_TOGETHER)
         self._known = np.concatenate(
@@ -86,12 +86,16 @@ class ItemEmbedder:
         if len(places) < len(rows):
             items, rows = items.take(pa.array(places)), rows[places]
         arrays = self._encoder.encode_items(items)
-        arrays["id"] = np.where(rows >= 0, self._id_codes[rows], 0)
         widths = {name: _widths(arrays[name]) for name in self._ragged}
         order = np.argsort(sum(widths.values(), np.zeros(len(rows), np.int64)), kind="stable")
         for start in range(0, len(order), BATCH_ITEMS):
             chosen = order[start : start + BATCH_ITEMS]
-            batch = {name: arrays[name][chosen] for name in self._tower.inputs}
+            batch = {
+                name: arrays[name][chosen] for name in self._tower.inputs if name != "id_vector"
+            }
+            ids = self._id_vectors.take(rows[chosen], axis=0)
+            ids[rows[chosen] < 0] = 0.0
+            batch["id_vector"] = ids
             for name, width in widths.items():
                 batch[name] = batch[name][:, : max(int(width[chosen].max()), 1)]
             yield places[chosen], batch

@@ -36,6 +36,7 @@ from training.loop import encode_users
 from training.onnx_towers import (
     export_item_tower,
     export_user_tower,
+    id_vectors,
     item_tower_error,
     require_exportable,
     user_tower_error,
@@ -135,7 +136,10 @@ def export_run(
         body["item_tower"] = export_item_tower(model, run, folder / files.ITEM_TOWER)
         say(0.7, "compare ONNX with torch")
         user_error = user_tower_error(run, model, vectors, folder / files.USER_TOWER)
-        item_error = item_tower_error(run, vectors, folder / files.ITEM_TOWER)
+        ids_of_items = id_vectors(run, model)
+        item_error = item_tower_error(run, ids_of_items, vectors, folder / files.ITEM_TOWER)
+        np.save(folder / files.ID_VECTORS, ids_of_items[order])
+        del ids_of_items  # as large as the vectors
         body["parity"] = {"user_tower": user_error, "item_tower": item_error}
         value_errors = None
         if value is not None:
@@ -258,7 +262,6 @@ def _item_table(
         "popularity": pa.array(run.data.popularity(), pa.int64()),
         "retired": pa.array(_retired(items, as_of)),
         "circle": pa.array(circles, pa.int32()),
-        "id_code": pa.array(run.items.id_codes.numpy(), pa.int32()),
     }
     for name, column in extra.items():
         items = items.append_column(name, column)

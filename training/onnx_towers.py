@@ -50,7 +50,7 @@ class _PaddedUserTower(nn.Module):
 
 
 class _FlatItemTower(nn.Module):
-    """The item tower with a flat list of tensors as arguments."""
+    """The item tower with a flat list of tensors as arguments, and without its table of ids."""
 
     def __init__(self, model: TwoTower, names: list[str]) -> None:
         super().__init__()
@@ -58,21 +58,31 @@ class _FlatItemTower(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         given = dict(zip(self.names, tensors, strict=True))
-        out: Tensor = self.tower(given.pop("id"), given)
+        out: Tensor = self.tower.combine(given.pop("id_vector"), given)
         return out
 
 
 def require_exportable(model: TwoTower) -> None:
-    """Raise ConfigError if the item tower, which has a row an item, outgrows an ONNX file."""
-    config = model.config
-    size = sum(p.numel() * p.element_size() for p in model.item_tower.parameters())
+    """Raise ConfigError if the tables of the item tower's features outgrow an ONNX file."""
+    config, content = model.config, model.item_tower.content
+    size = sum(p.numel() * p.element_size() for p in content.parameters()) if content else 0
     if size > MAX_BYTES:
         dim = int(config.dim * MAX_BYTES / size) // config.num_heads * config.num_heads
+        largest = max(config.item_features, key=lambda spec: spec.size)
         raise ConfigError(
-            f"the item tower has {size / 2**30:.2f} GiB of weights; an ONNX file holds 2 at most. "
-            f"Train {config.num_items:,} items with a `dim` of {dim} at most instead of "
-            f"{config.dim}, or leave out items that nobody has touched."
+            f"the item tower has {size / 2**30:.2f} GiB of weights for features; an ONNX file "
+            f"holds 2 at most. Train with a `dim` of {dim} at most instead of {config.dim}, or "
+            f"declare fewer features: {largest.name!r} alone has {largest.size:,} values."
         )
+
+
+def id_vectors(run: Run, model: TwoTower) -> Float32:
+    """[N, D] what the id of each item stands for, in the dataset's order; zeros where the item was
+    never trained."""
+    codes = run.items.id_codes.cpu()
+    vectors: Float32 = model.item_tower.ids.detach().cpu().index_select(0, codes).numpy()
+    vectors[codes.numpy() == 0] = 0.0
+    return vectors
 
 
 def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:
@@ -98,9 +108,10 @@ def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
 
 
 def export_item_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:
-    """Write item_tower.onnx."""
-    given = {"id": torch.ones(2, dtype=torch.int64)}
-    axes: dict[str, dict[int, str]] = {"id": {0: "batch"}}
+    """Write item_tower.onnx, which reads what an id stands for: the table of ids is a file of its
+    own, which grows with the catalogue and can be mapped."""
+    given = {"id_vector": torch.randn(2, run.tower.dim)}
+    axes: dict[str, dict[int, str]] = {"id_vector": {0: "batch"}}
     add_features(given, axes, run.tower.item_features, prefix="item")
     export_graph(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
     return {"inputs": list(given), "outputs": ["vectors"]}
@@ -174,14 +185,14 @@ def run_user_tower(
     return out
 
 
-def item_tower_error(run: Run, vectors: Float32, path: Path) -> float:
+def item_tower_error(run: Run, ids: Float32, vectors: Float32, path: Path) -> float:
     """Largest |ONNX − vectors.npy| over a spread of items, one by one and together."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rows = np.unique(np.linspace(0, len(vectors) - 1, 512).astype(np.int64))
     worst = 0.0
     for part in (rows[:1], rows):
         given = {f: v[torch.from_numpy(part)].numpy() for f, v in run.items.features.items()}
-        given["id"] = run.items.id_codes[torch.from_numpy(part)].numpy()
+        given["id_vector"] = ids[part]
         (found,) = session.run(None, given)
         worst = max(worst, gap(vectors[part], found))
     return require_parity("item_tower.onnx", worst)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from model.ann import build_exact, write_index
-from model.bundle import CIRCLES, ENCODER, INDEX, ITEM_TOWER, ITEMS, USER_TOWER, VECTORS
+from model.bundle import CIRCLES, ENCODER, ID_VECTORS, INDEX, ITEM_TOWER, ITEMS, USER_TOWER, VECTORS
 from model.encode import fit_encoder
 from model.items import write_items
 from model.manifest import write_folder
@@ -150,19 +150,21 @@ def user_tower() -> onnx.ModelProto:
 
 def item_tower() -> onnx.ModelProto:
     """The code of the craft in number 0, of the kind in number 1, the price as it is encoded in
-    numbers 2 and 3, the id's code in number 4, and how many n-grams the title has in number 5."""
+    numbers 2 and 3, the id vector's first number in number 4, and how many n-grams the title has in
+    number 5."""
     node = helper.make_node
     nodes = [
         node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT)
-        for name in ("id", "item.craft", "item.kind", "item.title")
+        for name in ("item.craft", "item.kind", "item.title")
     ]
     nodes += [
         node("Sign", ["item.title_f"], ["real"]),
         node("ReduceSum", ["real", "axis1"], ["count"], keepdims=1),
         *(
             node("Unsqueeze", [f"{name}_f", "axis1"], [f"{name}_2"])
-            for name in ("id", "item.craft", "item.kind")
+            for name in ("item.craft", "item.kind")
         ),
+        node("Slice", ["id_vector", "axis0", "axis1", "axis1"], ["id_2"]),
         node(
             "Concat",
             ["item.craft_2", "item.kind_2", "item.price", "id_2", "count"],
@@ -173,7 +175,7 @@ def item_tower() -> onnx.ModelProto:
     ]
     value = helper.make_tensor_value_info
     inputs = [
-        value("id", TensorProto.INT64, ["B"]),
+        value("id_vector", TensorProto.FLOAT, ["B", DIM]),
         value("item.kind", TensorProto.INT32, ["B"]),
         value("item.craft", TensorProto.INT32, ["B"]),
         value("item.price", TensorProto.FLOAT, ["B", 2]),
@@ -185,6 +187,7 @@ def item_tower() -> onnx.ModelProto:
         inputs,
         [value("vectors", TensorProto.FLOAT, ["B", DIM])],
         [
+            numpy_helper.from_array(np.array([0], np.int64), "axis0"),
             numpy_helper.from_array(np.array([1], np.int64), "axis1"),
             numpy_helper.from_array(np.eye(6, DIM, dtype=np.float32), "widen"),
         ],
@@ -215,7 +218,6 @@ def make_world(folder: Path) -> World:
             "popularity": pa.array(rows, pa.int64()),
             "retired": [i >= NUM_ITEMS - NUM_RETIRED for i in rows],
             "circle": pa.array([i % 4 - 1 for i in rows], pa.int32()),
-            "id_code": pa.array([i + 1 for i in rows], pa.int32()),
         }
     )
     histories: dict[str, list[int]] = {
@@ -252,6 +254,7 @@ def make_world(folder: Path) -> World:
         onnx.save(item_tower(), str(path / ITEM_TOWER))
         write_items(items, path / ITEMS)
         np.save(path / VECTORS, vectors)
+        np.save(path / ID_VECTORS, vectors[::-1])
         write_index(build_exact(vectors[: NUM_ITEMS - NUM_RETIRED]), path / INDEX)
         (path / ENCODER).parent.mkdir()
         fit_encoder(SCHEMA, items, users).write(path / ENCODER)

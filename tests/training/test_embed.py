@@ -18,7 +18,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from model.bundle import ITEM_TOWER, USER_TOWER, Bundle, open_bundle
+from model.bundle import ID_VECTORS, USER_TOWER, Bundle, open_bundle
 from model.errors import BundleRejected, ConfigError, NoVector, PenchantError
 from model.manifest import open_verified, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
@@ -279,12 +279,13 @@ def spoil(path: Path, table: str, row: int) -> None:
 def test_an_item_or_user_without_a_vector_is_named(
     bundle: Bundle, exported: Exported, world: Path, tmp_path: Path
 ) -> None:
-    codes = bundle.items.table["id_code"].to_numpy()
-    row = int(np.flatnonzero(codes)[5])
+    row = int(np.flatnonzero(bundle.id_vectors.any(axis=1))[5])
     (name,) = bundle.items.ids_of(np.array([row]))
 
     def change(folder: Path) -> None:
-        spoil(folder / ITEM_TOWER, "tower.ids", int(codes[row]))
+        ids = np.array(bundle.id_vectors)
+        ids[row] = np.nan
+        np.save(folder / ID_VECTORS, ids)
         spoil(folder / USER_TOWER, "tower.start", 0)
 
     broken = rewritten(exported.bundle, tmp_path / "bundle", change)

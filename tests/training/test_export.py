@@ -43,6 +43,7 @@ def test_a_bundle_has_just_its_files(exported: Exported) -> None:
         "MANIFEST.sha256",
         "circles.parquet",
         "gate.parquet",
+        "id_vectors.npy",
         "index.faiss",
         "item_tower.onnx",
         "items.arrow",
@@ -81,7 +82,7 @@ def test_the_manifest_says_how_faithful_the_towers_are(exported: Exported, bundl
         *("history", "events", "gaps", "mask", "idle"),
         *("profile.age_band", "profile.city_tier", "profile.channel"),
     )
-    assert bundle.item_tower_inputs[0] == "id" and "item.kind" in bundle.item_tower_inputs
+    assert bundle.item_tower_inputs[0] == "id_vector" and "item.kind" in bundle.item_tower_inputs
 
 
 def test_the_metrics_are_those_of_the_test_split(exported: Exported, trained: Trained) -> None:
@@ -102,12 +103,14 @@ def test_vectors_stand_beside_their_items(
     table = bundle.items.table.take(pa.array(rows))
     for name in raw.column_names:
         assert table[name].combine_chunks().equals(raw[name].combine_chunks()), name
-    assert set(table.column_names) - set(raw.column_names) == {
-        *("popularity", "retired", "circle", "id_code")
-    }
+    assert set(table.column_names) - set(raw.column_names) == {*("popularity", "retired", "circle")}
     assert table["popularity"].to_pylist() == run.data.popularity().tolist()
-    assert table["id_code"].to_pylist() == run.items.id_codes.tolist()
-    assert isinstance(bundle.vectors, np.memmap)
+    table_of_ids = model.item_tower.ids.detach().numpy().copy()
+    table_of_ids[0] = 0.0
+    codes = run.items.id_codes.numpy()
+    assert 0 < (codes == 0).sum() < 500
+    np.testing.assert_array_equal(bundle.id_vectors[rows], table_of_ids[codes])
+    assert isinstance(bundle.vectors, np.memmap) and isinstance(bundle.id_vectors, np.memmap)
 
 
 def test_retired_items_keep_their_vector_outside_the_index(
@@ -144,10 +147,10 @@ def test_the_graphs_compute_what_the_towers_do(bundle: Bundle, trained: Trained)
     for part in (raw, raw.slice(7, 1), raw.slice(400, 3)):
         arrays = bundle.encoder.encode_items(part)
         place = bundle.items.rows_of(part["item_id"].to_pylist())
-        codes = bundle.items.column("id_code", place).to_numpy().astype(np.int64)
-        (vectors,) = session.run(None, {"id": codes, **arrays})
+        (vectors,) = session.run(None, {"id_vector": bundle.id_vectors[place], **arrays})
         assert np.abs(vectors - bundle.vectors[place]).max() < MAX_ERROR
-    (new,) = session.run(None, {"id": np.zeros(500, np.int64), **bundle.encoder.encode_items(raw)})
+    nothing = np.zeros((500, bundle.dim), np.float32)
+    (new,) = session.run(None, {"id_vector": nothing, **bundle.encoder.encode_items(raw)})
     model, _ = load_best(run)
     with torch.no_grad():
         content = model.item_tower(torch.zeros(500, dtype=torch.int64), run.items.features)
@@ -320,5 +323,5 @@ def test_a_graph_that_differs_from_its_tower_leaves_nothing_behind(
         run, model, bundle=bundle, snapshot=snapshot, progress=lambda *step: told.append(step)
     )
     whole = open_bundle(bundle)
-    assert whole.item_tower_inputs == ("id",) and whole.num_interests == 1
+    assert whole.item_tower_inputs == ("id_vector",) and whole.num_interests == 1
     assert told == sorted(told) and told[-1] == (1.0, "done")

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from model.config import TowerConfig
+from model.config import FeatureSpec, TowerConfig
 from model.errors import ConfigError, NoVector
 from model.towers import TwoTower
 from tests.training.conftest import Exported, Trained
@@ -54,13 +54,24 @@ def test_histories_written_in_groups_are_those_written_at_once(
     assert bodies[0]["num_events"] == bodies[1]["num_events"]
 
 
-def test_a_tower_that_outgrows_an_onnx_file_is_refused_before_anything_is_done() -> None:
-    def towers(num_items: int, dim: int) -> TwoTower:
-        config = TowerConfig(num_items=num_items, dim=dim, num_events=1, id_dropout=0.0)
+def test_features_that_outgrow_an_onnx_file_are_refused_before_anything_is_done() -> None:
+    def towers(num_creators: int, dim: int) -> TwoTower:
+        config = TowerConfig(
+            num_items=1_000_000_000,  # the table of ids is no part of the graph
+            dim=dim,
+            num_events=1,
+            id_dropout=0.0,
+            item_features=(
+                FeatureSpec(name="kind", type="category", size=6),
+                FeatureSpec(name="creator", type="category", size=num_creators),
+            ),
+        )
         with torch.device("meta"):  # shapes without memory
             return TwoTower(config)
 
     require_exportable(towers(8_000_000, 64))
-    with pytest.raises(ConfigError, match=r"has 2\.15 GiB of weights.*`dim` of 58 at most"):
+    with pytest.raises(
+        ConfigError, match=r"2\.15 GiB .*`dim` of 58 .*'creator' alone has 9,000,000"
+    ):
         require_exportable(towers(9_000_000, 64))
     require_exportable(towers(9_000_000, 58))
