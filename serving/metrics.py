@@ -1,18 +1,29 @@
 """What a worker counts, for Prometheus.
 
 With several processes prometheus-client keeps the numbers in files of PROMETHEUS_MULTIPROC_DIR,
-which the supervisor sets and sums up; the variable must be set before this module is imported.
+which the supervisor sets and sums up; the variable must be set before this module is imported. The
+files go by the worker's name, not by its process: a worker that is started again counts on in them,
+and their number stays.
 Metric names and labels are documented in docs/operations.md. Labels come from the code and the
 protos alone, never from a request: their number is bounded.
 """
 
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.stages import Lap
+
+WORKER = "PENCHANT_WORKER"
+"""The environment variable that holds a worker's name."""
+if WORKER in os.environ and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: os.environ[WORKER]
+    )
 
 CALL_BUCKETS = (
     *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015),

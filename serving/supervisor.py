@@ -26,7 +26,7 @@ from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
-from serving.metrics import SupervisorMetrics
+from serving.metrics import WORKER, SupervisorMetrics
 
 _POLL = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -54,7 +54,7 @@ class _Worker:
             [sys.executable, "-m", "serving.server", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env={**environment, WORKER: name},
             text=True,
         )
         assert self.process.stdin is not None
@@ -191,7 +191,7 @@ class Supervisor:
         )
         if self._config.metrics_port is not None:
             mark_process_dead(  # type: ignore[no-untyped-call]
-                worker.process.pid, self._metrics_folder
+                worker.name, self._metrics_folder
             )
 
     def _end(self) -> None:

@@ -20,7 +20,10 @@ from serving.index.base import Bitmap
 
 Bool = npt.NDArray[np.bool_]
 CACHED_BITMAPS = 256
-"""Bitmaps kept, least recently used first out; each holds 9 bits a row, and 64 a row in it."""
+"""Bitmaps kept at most, least recently used first out."""
+CACHED_BYTES = 128 << 20
+"""What they may take: 9 bits a row each, and 64 for each row in it where those are few."""
+_LEAST_CACHED = 8
 
 
 class FilterIndex:
@@ -30,6 +33,8 @@ class FilterIndex:
         self._items = items
         self._columns: dict[str, Feature] = schema.filterable()
         self._cache: OrderedDict[tuple[Filter, ...], Bitmap] = OrderedDict()
+        fitting = CACHED_BYTES // (items.num_active * 9 // 8 + 1)
+        self._most_cached = min(max(fitting, _LEAST_CACHED), CACHED_BITMAPS)
         self._lock = Lock()
 
     def check(self, filters: Sequence[Filter]) -> None:
@@ -49,7 +54,7 @@ class FilterIndex:
         bitmap = Bitmap(np.logical_and.reduce([self._mask(filter_) for filter_ in filters]))
         with self._lock:
             self._cache[filters] = bitmap
-            if len(self._cache) > CACHED_BITMAPS:
+            if len(self._cache) > self._most_cached:
                 self._cache.popitem(last=False)
         return bitmap
 

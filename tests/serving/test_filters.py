@@ -9,6 +9,7 @@ from model.bundle import open_bundle
 from model.items import ItemTable
 from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest, UnknownField
+from serving.index import filters as filters_module
 from serving.index.filters import CACHED_BITMAPS, FilterIndex
 from tests.serving.tiny import SCHEMA, World
 
@@ -63,6 +64,17 @@ def test_a_bitmap_is_computed_once(filters: FilterIndex) -> None:
     for low in range(CACHED_BITMAPS):
         filters.bitmap((Range("price", low, None),))
     assert filters.bitmap((AnyOf("kind", ("live",)),)) is not first
+
+
+def test_bitmaps_of_many_rows_are_kept_in_smaller_number(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters_module, "CACHED_BYTES", 20 * 653)  # of 580 rows each
+    bundle = open_bundle(world.bundle)
+    filters = FilterIndex(bundle.items, bundle.schema)
+    for low in range(100):
+        filters.bitmap((Range("price", low, None),))
+    assert len(filters._cache) == 20
 
 
 @pytest.mark.parametrize(

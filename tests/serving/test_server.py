@@ -163,6 +163,15 @@ def test_sigterm_drains_without_losing_a_call(start_server: Start) -> None:
         assert events.count("worker stopped") == 2
 
 
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _environment(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
 def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
     with start_server("--workers", "2") as served:
         before: set[str] = set()
@@ -186,7 +195,16 @@ def test_a_worker_that_dies_is_started_again(start_server: Start) -> None:
             (line,) = [line for line in page.splitlines() if line.startswith(f"{name} ")]
             return float(line.split()[1])
 
+        def counted_retrieves() -> float:
+            return counted('penchant_calls_total{code="OK",rpc="Retrieve"}')
+
         assert counted("penchant_worker_restarts_total") == 1
+        # It counts on in the files of the one that died: their number does not grow.
+        pids = [int(worker.split(".")[1]) for worker in sorted(workers)]
+        folders = {_environment(pid)["PROMETHEUS_MULTIPROC_DIR"] for pid in pids if _lives(pid)}
+        (folder,) = map(Path, folders)
+        assert {path.stem.rpartition("_")[2] for path in folder.iterdir()} == {"w0", "w1"}
+        assert counted_retrieves() >= len(before)
         until(lambda: counted("penchant_workers") == 2)
         assert served.stop() == 0
 
