@@ -11,7 +11,8 @@ protos alone, never from a request: their number is bounded.
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -24,6 +25,28 @@ if WORKER in os.environ and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(  # type: ignore[no-untyped-call]
         lambda: os.environ[WORKER]
     )
+
+_FILES = {
+    "counter": 1 << 20,
+    "histogram": 1 << 20,
+    "gauge_livemax": 1 << 16,
+    "gauge_livesum": 1 << 16,
+}
+"""prometheus-client's files of one worker, and more bytes than it will write into each."""
+
+
+def reserve_files(folder: Path, workers: Iterable[str]) -> None:
+    """Make room for what these workers will count; nothing where there is room already.
+
+    The files are mapped: where the disk is full by the time a page of them is written for the first
+    time, the system kills the worker. Raises OSError where there is no room.
+    """
+    for worker in workers:
+        for kind, size in _FILES.items():
+            with (folder / f"{kind}_{worker}.db").open("ab") as file:
+                if hasattr(os, "posix_fallocate"):  # else the files grow as they are written
+                    os.posix_fallocate(file.fileno(), 0, size)
+
 
 CALL_BUCKETS = (
     *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015),

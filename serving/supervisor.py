@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -26,7 +27,7 @@ from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
-from serving.metrics import WORKER, SupervisorMetrics
+from serving.metrics import WORKER, SupervisorMetrics, reserve_files
 
 _POLL = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -138,7 +139,7 @@ class Supervisor:
 
     def _start(self, config: ServerConfig, environment: dict[str, str]) -> None:
         """Spawn the workers and wait until all are ready. Raises what the first failure says."""
-        self._workers = [_Worker(f"w{i}", config, environment) for i in range(config.workers)]
+        self._workers = [_Worker(_name(i), config, environment) for i in range(config.workers)]
         while not self._stopping.wait(0.02):
             for worker in self._workers:
                 failure = worker.failure()
@@ -193,6 +194,8 @@ class Supervisor:
             mark_process_dead(  # type: ignore[no-untyped-call]
                 worker.name, self._metrics_folder
             )
+            with contextlib.suppress(OSError):  # a full disk; it may have room again
+                reserve_files(Path(self._metrics_folder), [worker.name])
 
     def _end(self) -> None:
         """Drain every worker; kill those that outlast their grace."""
@@ -252,6 +255,13 @@ class Supervisor:
             return
         with tempfile.TemporaryDirectory(prefix="penchant-metrics-") as folder:
             self._metrics_folder = folder
+            try:
+                reserve_files(Path(folder), map(_name, range(self._config.workers)))
+            except OSError as error:
+                raise ConfigError(
+                    f"no room for metrics in {folder}: {error.strerror}; make room there, set "
+                    "TMPDIR to another folder, or leave --metrics-port out"
+                ) from error
             MultiProcessCollector(self._registry, path=folder)  # type: ignore[no-untyped-call]
             try:
                 http, thread = start_http_server(
@@ -271,6 +281,10 @@ class Supervisor:
                 http.shutdown()
                 http.server_close()
                 thread.join()
+
+
+def _name(number: int) -> str:
+    return f"w{number}"
 
 
 def run_supervised(config: ServerConfig, on_ready: Callable[[Listening], None]) -> None:
