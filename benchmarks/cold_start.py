@@ -19,14 +19,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+from commands import ENVIRONMENT, PENCHANT, penchant
 from export_million import make_dataset
-from results import ROOT, write_result
+from results import write_result
 
 from serving.client import Client
 from serving.errors import ServerUnavailable
 from serving.probe import probe_health
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
 
 
 def prepare(work: Path, num_items: int, num_users: int) -> None:
@@ -37,9 +36,8 @@ def prepare(work: Path, num_items: int, num_users: int) -> None:
     if not (work / "state" / "store.db").exists():
         maker = Path(__file__).with_name("export_million.py")
         python(str(maker), "--train", dataset, run)
-        command = str(ROOT / "penchant.py")
-        python(command, "export", run, "--bundle", work / "bundle", "--snapshot", work / "snapshot")
-        python(command, "load-users", work / "snapshot", "--state", work / "state")
+        penchant("export", run, "--bundle", work / "bundle", "--snapshot", work / "snapshot")
+        penchant("load-users", work / "snapshot", "--state", work / "state")
 
 
 def python(*arguments: str | Path) -> None:
@@ -65,7 +63,7 @@ def start(work: Path) -> tuple[float, float]:
     """Seconds from starting the command to SERVING, and to the first answer after it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(work / "bundle")]
+    command = [*PENCHANT, "serve", str(work / "bundle")]
     command += ["--state", str(work / "state"), "--port", str(port), "--log-level", "error"]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT)

@@ -9,12 +9,11 @@ DATA-FOLDER holds the folders that SETS names, each in a layout that its importe
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands import penchant
 from results import write_result
 
 
@@ -130,12 +129,6 @@ def write(work: Path) -> None:
         ),
         command="python benchmarks/datasets.py DATA-FOLDER --work DIR",
     )
-
-
-def penchant(*arguments: object) -> None:
-    """Run one `penchant` command in this Python; stop if it fails."""
-    command = [sys.executable, "-m", "penchant", *map(str, arguments)]
-    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ the same DIR, it goes on where it stopped. The test split is read once, by the l
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+from commands import penchant
 from results import write_result
 
 PUBLISHED = (
@@ -75,12 +74,6 @@ def main() -> None:
         ),
         command="python benchmarks/ml1m.py ML-1M-FOLDER --work DIR",
     )
-
-
-def penchant(*arguments: object) -> None:
-    """Run one `penchant` command in this Python; stop if it fails."""
-    command = [sys.executable, "-m", "penchant", *map(str, arguments)]
-    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,14 @@ from typing import Any
 
 import grpc
 import numpy as np
+from commands import ENVIRONMENT, penchant
 from results import write_result
 from serving_load import (
-    ENVIRONMENT,
     LOAD_CORE,
     SERVER_CORE,
     framed,
     load,
     long_history,
-    penchant,
     pinned,
     serve_command,
 )

@@ -9,11 +9,9 @@ and no retries of any kind. One server is stopped by SIGTERM and started again, 
 """
 
 import argparse
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,7 +23,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pyarrow.parquet as pq
-from results import ROOT, write_result
+from commands import ENVIRONMENT, PENCHANT, penchant
+from results import write_result
 
 from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
@@ -34,7 +33,6 @@ from serving.errors import ServerUnavailable
 from serving.probe import probe_health
 
 K = 20
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
 
 
 def prepare(work: Path) -> None:
@@ -47,19 +45,13 @@ def prepare(work: Path) -> None:
     penchant("load-users", work / "snapshot", "--state", work / "state")
 
 
-def penchant(*arguments: object) -> None:
-    """Run one `penchant` command; stop if it fails."""
-    command = [sys.executable, str(ROOT / "penchant.py"), *map(str, arguments)]
-    subprocess.run(command, check=True, env=ENVIRONMENT)
-
-
 class Replica:
     """A server on a port of its own, which can be stopped and started again."""
 
     def __init__(self, work: Path, options: list[str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.address = f"127.0.0.1:{taken.getsockname()[1]}"
-        self._command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(work / "bundle")]
+        self._command = [*PENCHANT, "serve", str(work / "bundle")]
         self._command += ["--state", str(work / "state"), "--port", self.address.split(":")[1]]
         self._command += ["--log-level", "error", *options]
 

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from commands import ENVIRONMENT, penchant
 from results import write_result
 from serving_load import (
-    ENVIRONMENT,
     SERVER_CORE,
     framed,
     load,
     long_history,
-    penchant,
     pinned,
     serve_command,
 )

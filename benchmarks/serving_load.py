@@ -5,7 +5,6 @@ Needs h2load (Debian package nghttp2-client). Knows no RPC.
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,22 +13,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from results import ROOT
+from commands import ENVIRONMENT, PENCHANT
 
 SERVICE = "/interest.v1.RetrievalService"
 SERVER_CORE, LOAD_CORE = 0, 1
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
-
-
-def penchant(*arguments: object) -> None:
-    """Run one `penchant` command; stop if it fails."""
-    command = [sys.executable, str(ROOT / "penchant.py"), *map(str, arguments)]
-    subprocess.run(command, check=True, env=ENVIRONMENT)
 
 
 def serve_command(work: Path, *options: object) -> list[str]:
     """`penchant serve` of WORK/bundle and WORK/state on a free port."""
-    command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(work / "bundle")]
+    command = [*PENCHANT, "serve", str(work / "bundle")]
     command += ["--state", str(work / "state"), "--port", "0", "--log-level", "error"]
     return command + [str(option) for option in options]
 
@@ -57,24 +49,26 @@ def pinned(command: list[str], cores: Sequence[int] = (SERVER_CORE,)) -> Iterato
 
 
 def load(
-    address: str, rpc: str, payload: Path, *, concurrency: int, requests: int
+    address: str,
+    rpc: str,
+    payload: Path,
+    *,
+    concurrency: int,
+    requests: int,
+    headers: Sequence[str] = (),
 ) -> dict[str, float]:
     """Requests a second and latencies in ms, by h2load on the other core.
 
-    payload: a file with one message, as `framed` makes it.
+    payload: a file with one message, as `framed` makes it. headers: `NAME: VALUE`, beside gRPC's.
     """
     clients = 1 if concurrency == 1 else 4
     with tempfile.NamedTemporaryFile("r") as log:
         command = ["taskset", "-c", str(LOAD_CORE), "h2load", "-n", str(requests)]
         command += ["-c", str(clients), "-m", str(concurrency // clients), "-t", "1"]
-        command += ["-d", str(payload), "-H", "content-type: application/grpc"]
-        command += [
-            "-H",
-            "te: trailers",
-            "--log-file",
-            log.name,
-            f"http://{address}{SERVICE}/{rpc}",
-        ]
+        for header in ("content-type: application/grpc", "te: trailers", *headers):
+            command += ["-H", header]
+        command += ["-d", str(payload), "--log-file", log.name]
+        command += [f"http://{address}{SERVICE}/{rpc}"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows = [line.split("\t") for line in log.read().splitlines()]
     if any(row[1] != "200" for row in rows) or len(rows) != requests:

@@ -11,15 +11,12 @@ gate queries, 2,000 vectors of the user tower.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from results import ROOT
+from commands import penchant
 
 from model.bundle import open_bundle
 
@@ -54,16 +51,10 @@ def trained_like(work: Path, num_items: int) -> tuple[Float32, Float32]:
 def _train(folder: Path) -> None:
     world, run = folder / "world", folder / "run"
     if not world.exists():
-        _penchant("simulate", world, "--users", USERS, "--items", ITEMS, "--days", DAYS)
+        penchant("simulate", world, "--users", USERS, "--items", ITEMS, "--days", DAYS)
     if not (run / "checkpoints" / "best.safetensors").exists():
-        _penchant("train", world, "--out", run, "--recipe", "demo")
-    _penchant("export", run, "--bundle", folder / "bundle", "--snapshot", folder / "snapshot")
-
-
-def _penchant(*arguments: object) -> None:
-    command = [sys.executable, str(ROOT / "penchant.py"), *map(str, arguments)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "protos")])
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
+        penchant("train", world, "--out", run, "--recipe", "demo")
+    penchant("export", run, "--bundle", folder / "bundle", "--snapshot", folder / "snapshot")
 
 
 def _upsampled(trained: Float32, num_items: int) -> Float32:
