@@ -28,7 +28,7 @@ def recommend(
     ] = 0,
     weight: Annotated[
         list[str] | None,
-        typer.Option(help="What one event of a head is worth: order=20. May be repeated."),
+        typer.Option(help="What one event of a head is worth: cart=20. May be repeated."),
     ] = None,
     diversity: Annotated[
         float | None, typer.Option(help="0: by value alone; up to 1: unlike each other.")
@@ -54,7 +54,7 @@ def recommend(
 
     Candidates are retrieved, ranked by the bundle's value model, and arranged in a slate.
 
-    Example: [bold]penchant recommend u42 --weight order=20 --diversity 0.3 --cap creator=2[/bold]
+    Example: [bold]penchant recommend u42 --weight cart=20 --diversity 0.3 --cap creator=2[/bold]
     """
     from rich.console import Console
 
