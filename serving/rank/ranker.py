@@ -1,13 +1,14 @@
 """Candidates become slates: their value, then the slate that is made of them.
 
-Ranks one request at a time, so that each keeps its own deadline: what does not fit into the time
-that is left is left out, in the order of serving/rank/costs.py, and named. Knows no protos.
+Ranks one request at a time, so that each keeps its own deadline, and a large batch in several
+turns: what does not fit into the time that is left is left out, in the order of
+serving/rank/costs.py, and named. Knows no protos.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Semaphore
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
 from serving.errors import DeadlineExceeded
 from serving.generation import Generation
 from serving.rank.costs import Costs
+from serving.rank.parts import parts, together
 from serving.rank.slate import Floor, Group, Slate, arrange
+from serving.rank.turns import Turns
 from serving.readers import Reader, times_as_trained
 from serving.stages import stage
 
@@ -45,7 +48,7 @@ class Ranker:
         """diversity: where a request does not say."""
         self._generation, self._costs, self._diversity = generation, costs, diversity
         # One request at a time: the networks of two would share a core and its caches.
-        self._turn = Semaphore(1)
+        self._turns = Turns()
 
     def rank(
         self,
@@ -62,24 +65,41 @@ class Ranker:
         readers, vectors: [Q], each query's user and interests [M, D]. now: [Q] UTC µs. Raises
         DeadlineExceeded where there is no time left at all, and Cancelled where nobody waits.
         """
+        ends = np.cumsum(candidates.counts)
+        plan: _Plan | None = None
+        slates: list[Slates] = []
+        for first, last in parts(candidates.counts.tolist()):
+            start, end = int(ends[first] - candidates.counts[first]), int(ends[last - 1])
+            part = Candidates(
+                candidates.rows[start:end],
+                candidates.scores[start:end],
+                candidates.interests[start:end],
+                candidates.counts[first:last],
+            )
+            some = slice(first, last)
+            with self._turn(budget):
+                budget.check()
+                plan = plan or self._plan(candidates, wish, budget)
+                slates.append(
+                    self._rank(
+                        part, readers[some], vectors[some], wish, now[some], budget, plan, first
+                    )
+                )
+        return slates[0] if len(slates) == 1 else together(slates)
+
+    @contextmanager
+    def _turn(self, budget: Budget) -> Iterator[None]:
+        """Nobody else ranks meanwhile. Raises DeadlineExceeded."""
         patience = max(budget.deadline - time.monotonic(), 0.0)
-        if not self._turn.acquire(timeout=min(patience, 3600.0)):
+        if not self._turns.take(min(patience, 3600.0)):
             raise DeadlineExceeded("the deadline passed while the call waited to be ranked")
         try:
-            budget.check()
-            return self._rank(candidates, readers, vectors, wish, now, budget)
+            yield
         finally:
-            self._turn.release()
+            self._turns.give()
 
-    def _rank(
-        self,
-        candidates: Candidates,
-        readers: Sequence[Reader],
-        vectors: Sequence[Float32],
-        wish: Wish,
-        now: Int64,
-        budget: Budget,
-    ) -> Slates:
+    def _plan(self, candidates: Candidates, wish: Wish, budget: Budget) -> "_Plan":
+        """What there is time for, the same for all slates of a request."""
         diversity = self._diversity if wish.slate.diversity is None else wish.slate.diversity
         model, num_slates = self._generation.value, len(candidates.counts)
         use_model = model is not None and bool(len(candidates.rows))
@@ -94,17 +114,33 @@ class Ranker:
         if use_model and left < value_cost:
             use_model = False
             left_out.append("value_model")
-        if use_model:
+        return _Plan(diversity, use_model, tuple(left_out))
+
+    def _rank(
+        self,
+        candidates: Candidates,
+        readers: Sequence[Reader],
+        vectors: Sequence[Float32],
+        wish: Wish,
+        now: Int64,
+        budget: Budget,
+        plan: "_Plan",
+        first: int,
+    ) -> Slates:
+        """The slates of some queries, of which the first is the request's query number `first`."""
+        if plan.uses_model and len(candidates.rows):
             chances = self._chances(candidates, readers, vectors, now, budget)
             values = (chances @ self._weights(wish.weights)).astype(np.float32)
         else:
-            chances, values = np.empty((len(candidates.rows), 0), np.float32), candidates.scores
+            num_heads = len(self._generation.value.heads) if plan.uses_model else 0  # type: ignore[union-attr]
+            chances = np.empty((len(candidates.rows), num_heads), np.float32)
+            values = candidates.scores
         with stage("slate"):
             began = time.perf_counter()
-            slates = self._arrange(candidates, values, wish, diversity, budget)
-            if diversity:
-                self._costs.arrange.observe(num_slates, time.perf_counter() - began)
-        return self._joined(candidates, values, chances, slates, wish, left_out)
+            slates = self._arrange(candidates, values, wish, plan.diversity, budget)
+            if plan.diversity:
+                self._costs.arrange.observe(len(slates), time.perf_counter() - began)
+        return self._joined(candidates, values, chances, slates, wish, plan.left_out, first)
 
     def _weights(self, given: Mapping[str, float]) -> Float64:
         model = self._generation.value
@@ -186,7 +222,8 @@ class Ranker:
         chances: Float32,
         slates: Sequence[Slate],
         wish: Wish,
-        left_out: Sequence[str],
+        left_out: tuple[str, ...],
+        first: int,
     ) -> Slates:
         starts = (np.cumsum(candidates.counts) - candidates.counts).tolist()
         counts = np.array([len(slate.places) for slate in slates], np.int64)
@@ -209,13 +246,22 @@ class Ranker:
             value_ranks=ranks[places],
             reasons=np.concatenate([slate.reasons for slate in slates]),
             errors=[
-                _not_met(i, j, missing, wish)
+                _not_met(first + i, j, missing, wish)
                 for i, slate in enumerate(slates)
                 for j, missing in enumerate(slate.missing)
                 if missing
             ],
-            left_out=tuple(left_out),
+            left_out=left_out,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the time that is left allows."""
+
+    diversity: float
+    uses_model: bool
+    left_out: tuple[str, ...]
 
 
 def _as_many(vectors: Float32, num: int) -> Float32:

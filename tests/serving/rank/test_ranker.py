@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 
 from model.bundle import open_bundle
-from serving.domain import Budget, RetrieveRequest, SimilarRequest, SlateRules, UserQuery
+from serving.domain import (
+    Budget,
+    KindShare,
+    RetrieveRequest,
+    SimilarRequest,
+    SlateRules,
+    Slates,
+    UserQuery,
+)
 from serving.errors import Cancelled, DeadlineExceeded
 from serving.generation import Generation
 from serving.index.ivf_index import IvfIndex
 from serving.pipeline import Answer, Pipeline, Request
 from serving.rank import costs as costs_module
+from serving.rank import parts as parts_module
 from serving.rank import value as value_module
 from serving.rank.costs import Cost, Costs, new_costs
 from serving.rank.ranker import Ranker, Wish
@@ -116,10 +125,10 @@ def test_nothing_is_begun_after_the_deadline_or_for_nobody(
     given = (answer.candidates, answer.readers, answer.vectors, Wish(k=3, weights={}, slate=VARIED))
     with pytest.raises(Cancelled):
         ranker.rank(*given, now=answer.now, budget=Budget(is_wanted=lambda: False))
-    ranker._turn.acquire()  # another call is being ranked
+    assert ranker._turns.take(0)  # another call is being ranked
     with pytest.raises(DeadlineExceeded):
         ranker.rank(*given, now=answer.now, budget=Budget(time.monotonic() + 0.05))
-    ranker._turn.release()
+    ranker._turns.give()
     assert ranker.rank(*given, now=answer.now, budget=Budget()).candidates.counts.tolist() == [3, 3]
 
 
@@ -290,3 +299,32 @@ def test_neighbours_are_not_counted_as_one_users_search(
     Pipeline(generation, store, costs).answer(requests)
     assert 0 < costs.find.of(252) <= 1.51 * (time.perf_counter() - began)
     store.close()
+
+
+def test_a_large_batch_is_ranked_in_parts_to_the_same_slates(
+    generation: Generation, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slate = SlateRules(diversity=0.3, kinds=(KindShare("live", 1.0),))
+    assert answer.candidates is not None
+    given = (answer.candidates, answer.readers, answer.vectors)
+    wish = Wish(k=50, weights={}, slate=slate)
+
+    def ranked() -> Slates:
+        ranker = Ranker(generation, new_costs(), diversity=0.0)
+        return ranker.rank(*given, wish, now=answer.now, budget=Budget())
+
+    whole = ranked()
+    monkeypatch.setattr(parts_module, "CANDIDATES_A_TURN", 50)
+    assert list(parts_module.parts(answer.candidates.counts.tolist())) == [(0, 1), (1, 2)]
+    parts = ranked()
+    assert parts.candidates.rows.tolist() == whole.candidates.rows.tolist()
+    assert parts.candidates.counts.tolist() == whole.candidates.counts.tolist()
+    for name in ("values", "chances", "retrieval_ranks", "value_ranks", "reasons"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-6)
+    assert list(parts.errors) == list(whole.errors)
+    assert [error.index for error in parts.errors] == [0, 1]
+
+
+def test_parts_hold_whole_queries() -> None:
+    assert list(parts_module.parts([8000, 200, 9000, 0, 0, 1])) == [(0, 1), (1, 2), (2, 3), (3, 6)]
+    assert list(parts_module.parts([0, 0])) == [(0, 2)]
