@@ -111,6 +111,8 @@ class RetrieveRequest:
     time_us: int = 0
     kinds: tuple[tuple[str, int], ...] = ()
     """Kinds of which so many candidates are wanted beside the k best of all; not in the proto."""
+    first: int = 0
+    """The number of the first query, where these are a part of a caller's; not in the proto."""
     budget: Budget = NO_LIMIT
 
 
@@ -212,6 +214,8 @@ class EmbedRequest:
     queries: Sequence[UserQuery]
     objective: str = ""
     time_us: int = 0
+    first: int = 0
+    """As in RetrieveRequest."""
     budget: Budget = NO_LIMIT
 
 
@@ -237,6 +241,16 @@ class Candidates:
     scores: FloatArray
     interests: npt.NDArray[np.int32]
     counts: IntArray
+
+
+def join(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of some queries, and after them those of others."""
+    return Candidates(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.interests for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+    )
 
 
 @dataclass(slots=True)

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from model.merge import merge_interests
-from serving.domain import AnyOf, Candidates, EmbedRequest, Filter, RetrieveRequest, SimilarRequest
+from serving.domain import (
+    AnyOf,
+    Candidates,
+    EmbedRequest,
+    Filter,
+    RetrieveRequest,
+    SimilarRequest,
+    join,
+)
 from serving.errors import Cancelled, StoreUnavailable, UnknownItem
 from serving.generation import Generation
 from serving.index.base import Bitmap
@@ -27,8 +35,6 @@ Int64 = npt.NDArray[np.int64]
 
 Request = RetrieveRequest | EmbedRequest | SimilarRequest
 
-QUERIES_A_SEARCH = 64
-"""Queries searched for together at most; then it is seen whether the caller still waits."""
 _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 
 
@@ -85,7 +91,8 @@ class Pipeline:
             return Answer(self.generation, [], [], np.empty(0, np.int64), None)
         try:
             readers = [
-                self._readers.read(query, i, request) for i, query in enumerate(request.queries)
+                self._readers.read(query, i, request)
+                for i, query in enumerate(request.queries, request.first)
             ]
         except StoreUnavailable as error:
             return error
@@ -194,15 +201,7 @@ class Pipeline:
             vectors += answer.vectors
             for query, reader in zip(request.queries, answer.readers, strict=True):
                 excluded.append(self._excluded(query.exclude_item_ids, request, reader))
-        found: list[tuple[Int64, Float32, npt.NDArray[np.int32]]] = []
-        for start in range(0, len(vectors), QUERIES_A_SEARCH):
-            if start:  # a batch of so many is one request's
-                members[0][0].budget.check()
-            some = slice(start, start + QUERIES_A_SEARCH)
-            found.append(self._nearest(vectors[some], excluded[some], filters, k, hurries))
-        rows, scores, interests = (
-            found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
-        )
+        rows, scores, interests = self._nearest(vectors, excluded, filters, k, hurries)
         start = 0
         for request, answer in members:
             end = start + len(request.queries)
@@ -283,6 +282,19 @@ class Pipeline:
         rows = self.generation.rows_of(item_ids)
         # Every event of the history counts as seen, also those that the tower does not read.
         return _distinct(np.concatenate([rows, reader.seen]) if request.exclude_seen else rows)
+
+
+def together(answers: Sequence[Answer]) -> Answer:
+    """The answers to the parts of a request, as one."""
+    found = [answer.candidates for answer in answers if answer.candidates is not None]
+    return Answer(
+        answers[0].generation,
+        [reader for answer in answers for reader in answer.readers],
+        [vectors for answer in answers for vectors in answer.vectors],
+        np.concatenate([answer.now for answer in answers]),
+        join(found) if found else None,
+        tuple(dict.fromkeys(name for answer in answers for name in answer.left_out)),
+    )
 
 
 def _num_vectors(request: Request, answer: Answer) -> int:

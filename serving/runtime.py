@@ -4,8 +4,9 @@ the ranker behind it.
 Opens and warms them up before the first request, and checks every request. Knows no gRPC.
 """
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,12 @@ from serving.domain import (
     RetrieveRequest,
     SimilarRequest,
     Slates,
+    UserQuery,
 )
 from serving.generation import Generation
 from serving.index.choice import require_available
 from serving.metrics import BATCH_QUERIES, BUNDLE
-from serving.pipeline import QUERIES_A_SEARCH, Answer, Pipeline, Request
+from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
@@ -44,8 +46,10 @@ from serving.validate_ranking import check_recommend, check_rerank
 
 Float32 = npt.NDArray[np.float32]
 
-MAX_BATCH_QUERIES = QUERIES_A_SEARCH
-"""Queries computed together at most; a request with more is a batch of its own."""
+MAX_BATCH_QUERIES = 64
+"""Queries computed together at most; a request with more is answered in parts, between which others
+have their turn. A query that brings several times as many vectors as a user has interests counts as
+several."""
 
 
 class Runtime:
@@ -85,14 +89,14 @@ class Runtime:
         Cancelled.
         """
         check_retrieve(request, self.limits, self.generation)
-        return self._submit(request, len(request.queries))
+        return self._submit(request)
 
     def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
         """What to show to each query's user; raises as `retrieve` does."""
         if not request.num_candidates:
             request.num_candidates = max(self._candidates, request.k)
         check_recommend(request, self.limits, self.generation)
-        answer = self._submit(self._retrieval(request), len(request.queries))
+        answer = self._submit(self._retrieval(request))
         return answer, self._ranked(answer, request)
 
     def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
@@ -104,7 +108,7 @@ class Runtime:
             time_us=request.time_us,
             budget=request.budget,
         )
-        answer = self._submit(embed, len(request.queries))
+        answer = self._submit(embed)
         answer.candidates, places, errors = given_candidates(
             request, answer.vectors, self.generation
         )
@@ -129,7 +133,7 @@ class Runtime:
     def embed(self, request: EmbedRequest) -> Answer:
         """Interests of each query; raises as `retrieve` does."""
         check_embed(request, self.limits, self.generation)
-        return self._submit(request, len(request.queries))
+        return self._submit(request)
 
     def embed_items(self, request: EmbedItemsRequest) -> Float32:
         """Vectors [N, D] of the bundle's items, or of others by their features.
@@ -148,7 +152,7 @@ class Runtime:
         """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
         check_similar(request, self.limits, self.generation)
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
-        return self._submit(request, size)
+        return self._batcher.submit(request, size=size, deadline=request.budget.deadline)
 
     def answered(self, size: int, seconds: float) -> None:
         """Put down what it took to pack an answer of so many ranked items and slates together."""
@@ -163,8 +167,24 @@ class Runtime:
         """Let go of the store."""
         self.store.close()
 
-    def _submit(self, request: Request, size: int) -> Answer:
-        return self._batcher.submit(request, size=size, deadline=request.budget.deadline)
+    def _submit(self, request: RetrieveRequest | EmbedRequest) -> Answer:
+        """The answer to all queries of a request, by as many batches as it takes."""
+        sizes = [self._size(query) for query in request.queries]
+        deadline = request.budget.deadline
+        if sum(sizes) <= MAX_BATCH_QUERIES:
+            return self._batcher.submit(request, size=sum(sizes), deadline=deadline)
+        answers = []
+        for first, last in _parts(sizes):
+            queries = request.queries[first:last]
+            part = dataclasses.replace(request, queries=queries, first=first)
+            size = sum(sizes[first:last])
+            answers.append(self._batcher.submit(part, size=size, deadline=deadline))
+        return together(answers)
+
+    def _size(self, query: UserQuery) -> int:
+        if query.vectors is None:
+            return 1
+        return max(-(-len(query.vectors) // self.generation.bundle.num_interests), 1)
 
     def _retrieval(self, request: RecommendRequest) -> RetrieveRequest:
         """The candidates that a recommendation is made of."""
@@ -201,3 +221,14 @@ class Runtime:
         if users:  # counted when done: a batch that raises is computed again, one by one
             BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
         return answers
+
+
+def _parts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Queries [first, last) of a request that fit into one batch; at least one."""
+    first = total = 0
+    for i, size in enumerate(sizes):
+        if total and total + size > MAX_BATCH_QUERIES:
+            yield first, i
+            first, total = i, 0
+        total += size
+    yield first, len(sizes)

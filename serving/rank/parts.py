@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.domain import Candidates, Slates
+from serving.domain import Slates, join
 
 CANDIDATES_A_TURN = 8192
 """A batch with more candidates is ranked in several turns, between which others have theirs."""
@@ -31,14 +31,8 @@ def together(slates: Sequence[Slates]) -> Slates:
     def joined(values: Iterable[Any]) -> Any:
         return np.concatenate(list(values))
 
-    found = [one.candidates for one in slates]
     return Slates(
-        candidates=Candidates(
-            joined(one.rows for one in found),
-            joined(one.scores for one in found),
-            joined(one.interests for one in found),
-            joined(one.counts for one in found),
-        ),
+        candidates=join([one.candidates for one in slates]),
         values=joined(one.values for one in slates),
         chances=joined(one.chances for one in slates),
         retrieval_ranks=joined(one.retrieval_ranks for one in slates),

@@ -264,7 +264,7 @@ def test_caps_are_for_categories(client: Client, field: str) -> None:
 def test_the_servers_own_number_of_candidates_counts_too(client: Client, world: World) -> None:
     many = UserQuery(vectors=np.tile(world.vectors[:1], (32, 1)))
     assert len(client.recommend([many] * 62, k=1).item_ids) == 62
-    with pytest.raises(BadRequest, match="2048 vectors .* x k = 500"):
+    with pytest.raises(BadRequest, match=r"2048 vectors .* x k = 500"):
         client.recommend([many] * 64, k=1)
 
 

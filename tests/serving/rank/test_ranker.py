@@ -267,26 +267,6 @@ def test_work_ends_when_the_caller_goes(
     assert len(asked) == 3
 
 
-def test_many_queries_are_searched_for_in_parts(generation: Generation, state: Path) -> None:
-    store = SqliteStore(store_path(state))
-    queries = [UserQuery(f"user-{u:03d}") for u in range(100)]
-    pipeline, costs = Pipeline(generation, store), new_costs()
-    (together,) = pipeline.answer([RetrieveRequest(queries=queries, k=7)])
-    assert isinstance(together, Answer) and together.candidates is not None
-    for i in (0, 63, 64, 99):
-        (alone,) = pipeline.answer([RetrieveRequest(queries=queries[i : i + 1], k=7)])
-        assert isinstance(alone, Answer) and alone.candidates is not None
-        found = together.candidates.rows.reshape(100, 7)[i]
-        assert found.tolist() == alone.candidates.rows.tolist()
-    answers = iter([True, False])
-    leaving = Budget(is_wanted=lambda: next(answers))
-    with pytest.raises(Cancelled):
-        Pipeline(generation, store, costs).answer(
-            [RetrieveRequest(queries=queries, k=7, budget=leaving)]
-        )
-    store.close()
-
-
 def test_neighbours_are_not_counted_as_one_users_search(
     generation: Generation, state: Path
 ) -> None:
