@@ -56,10 +56,13 @@ def load(
     concurrency: int,
     requests: int,
     headers: Sequence[str] = (),
+    rate: float | None = None,
 ) -> dict[str, float]:
     """Requests a second and latencies in ms, by h2load on the other core.
 
     payload: a file with one message, as `framed` makes it. headers: `NAME: VALUE`, beside gRPC's.
+    rate: calls a second that are begun, answered or not, while `concurrency` allows; None: a call
+    is begun when another has ended.
     """
     clients = 1 if concurrency == 1 else 4
     with tempfile.NamedTemporaryFile("r") as log:
@@ -68,6 +71,7 @@ def load(
         for header in ("content-type: application/grpc", "te: trailers", *headers):
             command += ["-H", header]
         command += ["-d", str(payload), "--log-file", log.name]
+        command += [] if rate is None else ["--rps", str(max(round(rate / clients), 1))]
         command += [f"http://{address}{SERVICE}/{rpc}"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows = [line.split("\t") for line in log.read().splitlines()]
