@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 DEGRADATIONS = ("diversity", "value_model", "probes")
 """What is left out to meet a deadline, in this order: slates go by value alone; candidates go by
-their retrieval score; the index reads a part of its lists."""
+their retrieval score; the index reads a part of its lists. Each is decided when it comes to it."""
 
 _MARGIN = 1.5
 """A stage is taken to need so many times what it needed on average."""
@@ -19,10 +19,12 @@ _FRESH = 2.0
 """Seconds for which an average holds without a new measurement."""
 _HALVES = 2.0
 """Seconds in which it then loses half."""
+_SIZES = 24
 
 
 class Cost:
-    """A running average of the seconds that one unit of a stage takes.
+    """Running averages of the seconds that one unit of a stage takes, by how many units there are:
+    each of many takes less than one alone.
 
     A stage that is left out is not measured, so that after one bad moment (a machine that stood
     still for a minute) it would be left out for good: an average that nothing renews fades, until
@@ -30,26 +32,38 @@ class Cost:
     among many.
     """
 
-    __slots__ = ("_average", "_measured")
+    __slots__ = ("_averages", "_measured")
 
     def __init__(self) -> None:
-        self._average, self._measured = 0.0, 0.0
+        # By the number's length in bits; 0: not measured.
+        self._averages, self._measured = [0.0] * _SIZES, [0.0] * _SIZES
 
     def observe(self, units: int, seconds: float) -> None:
         """units: of work that took the seconds, 1 or more."""
-        now, average = seconds / max(units, 1), self._faded()
-        self._average = average + (_FORGETS if average else 1.0) * (now - average)
-        self._measured = time.monotonic()
+        size = _size(units)
+        now, average = seconds / max(units, 1), self._faded(size)
+        self._averages[size] = average + (_FORGETS if average else 1.0) * (now - average)
+        self._measured[size] = time.monotonic()
 
     def of(self, units: int) -> float:
         """Seconds that so many units may take; 0 until the first is measured."""
-        return _MARGIN * self._faded() * units
+        wanted = _size(units)
+        # What was measured of about as many; of fewer rather than of more.
+        known = [size for size in range(_SIZES) if self._averages[size]]
+        if not known:
+            return 0.0
+        size = min(known, key=lambda size: (abs(size - wanted), size))
+        return _MARGIN * self._faded(size) * units
 
-    def _faded(self) -> float:
-        stale = time.monotonic() - self._measured - _FRESH
+    def _faded(self, size: int) -> float:
+        stale = time.monotonic() - self._measured[size] - _FRESH
         if stale <= 0:
-            return self._average
-        return float(self._average * 0.5 ** min(stale / _HALVES, 100))
+            return self._averages[size]
+        return float(self._averages[size] * 0.5 ** min(stale / _HALVES, 100))
+
+
+def _size(units: int) -> int:
+    return min(units.bit_length(), _SIZES - 1)
 
 
 @dataclass(frozen=True, slots=True)

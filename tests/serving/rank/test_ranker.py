@@ -168,6 +168,18 @@ def test_only_lists_can_be_read_less(generation: Generation) -> None:
     assert generation.quick_index is None and not isinstance(generation.index, IvfIndex)
 
 
+def test_one_of_many_costs_less_than_one_alone() -> None:
+    cost = Cost()
+    cost.observe(1, 0.004)
+    assert cost.of(64) == pytest.approx(1.5 * 64 * 0.004)  # nothing better is known yet
+    cost.observe(64, 0.064)
+    assert cost.of(64) == pytest.approx(1.5 * 0.064)
+    assert cost.of(100) == pytest.approx(1.5 * 0.1)
+    assert cost.of(1) == pytest.approx(1.5 * 0.004)
+    cost.observe(10**9, 1.0)
+    assert cost.of(10**9) == pytest.approx(1.5)
+
+
 def test_an_average_that_nothing_renews_fades(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs_module, "_FRESH", 0.02)
     monkeypatch.setattr(costs_module, "_HALVES", 0.02)
