@@ -15,6 +15,8 @@ _MARGIN = 1.5
 """A stage is taken to need so many times what it needed on average."""
 _FORGETS = 0.1
 """How much of the average a new measurement makes up."""
+_OUTLIER = 10
+"""A measurement counts as so many averages at most: machines stand still at times."""
 _FRESH = 2.0
 """Seconds for which an average holds without a new measurement."""
 _HALVES = 2.0
@@ -42,7 +44,9 @@ class Cost:
         """units: of work that took the seconds, 1 or more."""
         size = _size(units)
         now, average = seconds / max(units, 1), self._faded(size)
-        self._averages[size] = average + (_FORGETS if average else 1.0) * (now - average)
+        if average:
+            now = average + _FORGETS * (min(now, _OUTLIER * average) - average)
+        self._averages[size] = now
         self._measured[size] = time.monotonic()
 
     def of(self, units: int) -> float:

@@ -168,6 +168,16 @@ def test_only_lists_can_be_read_less(generation: Generation) -> None:
     assert generation.quick_index is None and not isinstance(generation.index, IvfIndex)
 
 
+def test_one_bad_moment_weighs_little() -> None:
+    cost = Cost()
+    cost.observe(1, 0.01)
+    cost.observe(1, 60.0)  # the machine stood still
+    assert cost.of(1) == pytest.approx(1.5 * 0.019)
+    for _ in range(20):  # it has become slow, and stays so
+        cost.observe(1, 1.0)
+    assert cost.of(1) > 1
+
+
 def test_one_of_many_costs_less_than_one_alone() -> None:
     cost = Cost()
     cost.observe(1, 0.004)
