@@ -12,12 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -28,6 +26,7 @@ from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
 from serving.metrics import WORKER, SupervisorMetrics, reserve_files
+from serving.metrics_folder import metrics_folder
 
 _POLL = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -192,10 +191,10 @@ class Supervisor:
         )
         if self._config.metrics_port is not None:
             mark_process_dead(  # type: ignore[no-untyped-call]
-                worker.name, self._metrics_folder
+                worker.name, str(self._metrics_folder)
             )
             with contextlib.suppress(OSError):  # a full disk; it may have room again
-                reserve_files(Path(self._metrics_folder), [worker.name])
+                reserve_files(self._metrics_folder, [worker.name])
 
     def _end(self) -> None:
         """Drain every worker; kill those that outlast their grace."""
@@ -253,16 +252,16 @@ class Supervisor:
         if self._config.metrics_port is None:
             yield None, environment
             return
-        with tempfile.TemporaryDirectory(prefix="penchant-metrics-") as folder:
+        with metrics_folder() as folder:
             self._metrics_folder = folder
             try:
-                reserve_files(Path(folder), map(_name, range(self._config.workers)))
+                reserve_files(folder, map(_name, range(self._config.workers)))
             except OSError as error:
                 raise ConfigError(
                     f"no room for metrics in {folder}: {error.strerror}; make room there, set "
                     "TMPDIR to another folder, or leave --metrics-port out"
                 ) from error
-            MultiProcessCollector(self._registry, path=folder)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
             try:
                 http, thread = start_http_server(
                     self._config.metrics_port, addr=self._config.host, registry=self._registry
@@ -275,7 +274,7 @@ class Supervisor:
             try:
                 yield (
                     http.server_address[1],
-                    {**environment, "PROMETHEUS_MULTIPROC_DIR": folder},
+                    {**environment, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
                 )
             finally:
                 http.shutdown()

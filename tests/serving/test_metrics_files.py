@@ -4,11 +4,13 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from serving.metrics import reserve_files
+from serving.metrics_folder import PREFIX, metrics_folder
 from tests.serving.processes import environment, penchant
 from tests.serving.tiny import World
 
@@ -56,3 +58,30 @@ def test_without_room_a_server_does_not_start(world: World, tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.returncode == 2 and "no room for metrics" in done.stderr
+
+
+def test_what_a_killed_server_leaves_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    foreign = tmp_path / f"{PREFIX}foreign"  # of something else, or not yet locked
+    foreign.mkdir()
+    hold = "from serving.metrics_folder import metrics_folder\n"
+    hold += "with metrics_folder() as folder: print(folder, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold],
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        reserve_files(theirs, ["w0"])
+        with metrics_folder() as ours:
+            assert theirs.exists() and ours.parent == tmp_path
+        assert not ours.exists()
+        other.kill()
+    assert theirs.exists()
+    with metrics_folder():
+        assert not theirs.exists() and foreign.exists()
