@@ -8,8 +8,9 @@
 LightGBM (extra `[peers]`) reads what the value model reads, as a table: the candidate's and the
 user's features, the retrieval score, the item statistics, and of the history how many events of
 each kind it has and how the candidate's retrieval vector resembles those of its items. It has a
-model a head; settings and the number of trees are chosen by the log loss on the same choosing day.
-Then both are asked for the test part, once.
+model a head, once with the log loss and once with LambdaRank over what one user was shown, for the
+value model has a loss of both kinds. Settings and the number of trees are chosen on the same
+choosing day, by the log loss and by NDCG. Then all are asked for the test part, once.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from results import write_result
+from results import FOLDER, write_result
 
 from model.config import FeatureSpec
 from training.run import Run, load_best, open_run
@@ -35,10 +36,10 @@ from training.value.stored import StoredValue, load_value
 
 Float32 = npt.NDArray[np.float32]
 
-LIGHTGBM = "lightgbm"
+LIGHTGBM, LAMBDARANK = "lightgbm", "lambdarank"
+PEERS = (LIGHTGBM, LAMBDARANK)
 GRID = {"num_leaves": (15, 31, 63), "min_data_in_leaf": (50, 200), "cat_smooth": (10.0, 50.0)}
 FIXED = {
-    "objective": "binary",
     "learning_rate": 0.04,
     "feature_fraction": 0.5,
     "bagging_fraction": 0.8,
@@ -48,8 +49,10 @@ FIXED = {
     "verbosity": -1,
 }
 MAX_TREES, PATIENCE = 1500, 50
+WHOLE_LIST = 1000
 CANDIDATES = 500
-SHOWN_METRICS = ("auc", "gauc", "ndcg")
+AT_ONCE = "at once"
+SHOWN_METRICS = ("auc", "gauc", "slate_auc", "ndcg")
 
 
 def main() -> None:
@@ -59,37 +62,56 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="where the dataset is now, if it moved")
     parser.add_argument("--part", choices=("choose", "test"), default="test")
     parser.add_argument("--heads", nargs="*", help="only these")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="where the result goes")
     options = parser.parse_args()
+    if (options.part != "test" or options.heads) and options.results == FOLDER:
+        parser.error("a part of the benchmark is not its result; name a folder with --results")
     run = open_run(options.run, dataset=options.dataset)
     model, _ = load_best(run)
     value = load_value(run)
     items = item_arrays(run, model, value.stats)
     log = ExposureLog(run)
     names = tuple(h.name for h in value.heads if not options.heads or h.name in options.heads)
-    parts = dict.fromkeys(("fit", "choose", options.part))
+    shown = {part: log.read(part).with_heads(names) for part in ("fit", "choose", options.part)}
+    shown[AT_ONCE] = shown[options.part].at_once()
     examples = {
-        part: make_examples(run, model, log.read(part).with_heads(names), items.vectors)
-        for part in parts
+        part: make_examples(run, model, exposures, items.vectors)
+        for part, exposures in shown.items()
     }
     tables = {part: Table(run, value, items, found) for part, found in examples.items()}
     asked = examples[options.part]
-    trees = np.zeros((len(asked.scores), len(names)), np.float32)
+    labels = asked.exposures.labels
+    trees = {
+        peer: (np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.float32))
+        for peer in PEERS
+    }
     settings: dict[str, str] = {}
-    for place, name in enumerate(names):
+    for (place, name), peer in itertools.product(enumerate(names), PEERS):
         started = time.perf_counter()
-        booster, chosen = best_trees(tables["fit"], tables["choose"], examples, place)
-        trees[:, place] = booster.predict(tables[options.part].cells, raw_score=True)
-        settings[name] = f"{chosen}, {booster.best_iteration} trees"
-        print(name, settings[name], f"{time.perf_counter() - started:.0f} s", flush=True)
-    logits = predict(value.network, items, asked, max_history=value.config.max_history)
+        booster, chosen = best_trees(peer, tables["fit"], tables["choose"], examples, place)
+        for part, scores in zip((options.part, AT_ONCE), trees[peer], strict=True):
+            scores[:, place] = booster.predict(tables[part].cells, raw_score=True)
+        key = f"{name} ({peer})"
+        settings[key] = f"{chosen}, {booster.best_iteration} trees"
+        print(key, settings[key], f"{time.perf_counter() - started:.0f} s", flush=True)
     places = [[h.name for h in value.heads].index(name) for name in names]
-    found = rank_heads(logits[:, places], asked, others={LIGHTGBM: trees})
+    logits, slate_logits = (
+        predict(value.network, items, examples[part], max_history=value.config.max_history)
+        for part in (options.part, AT_ONCE)
+    )
+    found = rank_heads(
+        logits[:, places],
+        asked,
+        slate_logits=slate_logits[:, places],
+        slates=examples[AT_ONCE],
+        others=trees,
+    )
     heads = {
         name: rankings.with_intervals(samples=SAMPLES, seed=value.config.seed)
         for name, rankings in found.items()
     }
     milliseconds = request_milliseconds(value, options.run)
-    write(run, value, options.part, heads, settings, milliseconds)
+    write(run, value, options.part, heads, settings, milliseconds, options.results)
 
 
 class Table:
@@ -162,15 +184,25 @@ class Table:
 
 
 def best_trees(
-    fit: Table, choose: Table, examples: dict[str, Examples], place: int
+    peer: str, fit: Table, choose: Table, examples: dict[str, Examples], place: int
 ) -> tuple[lightgbm.Booster, str]:
-    """The grid's best trees for one head, by the log loss on the choosing day."""
+    """The grid's best trees for one head, by the objective's metric on the choosing day."""
+    ranks = peer != LIGHTGBM
+    asked = {
+        "objective": "lambdarank" if ranks else "binary",
+        "metric": "ndcg" if ranks else "binary_logloss",
+        "eval_at": [WHOLE_LIST],  # as in our NDCG, all of a list counts
+    }
 
     def dataset(table: Table, part: str, reference: Any = None) -> lightgbm.Dataset:
-        known = examples[part].exposures.known[:, place]
+        exposures = examples[part].exposures
+        rows = np.flatnonzero(exposures.known[:, place])
+        rows = rows[np.argsort(exposures.owners[rows], kind="stable")]  # a group lies together
+        sizes = np.unique(exposures.owners[rows], return_counts=True)[1]
         return lightgbm.Dataset(
-            table.cells[known],
-            examples[part].exposures.labels[known, place],
+            table.cells[rows],
+            exposures.labels[rows, place],
+            group=sizes if ranks else None,
             feature_name=table.names,
             categorical_feature=table.categories,
             reference=reference,
@@ -183,13 +215,14 @@ def best_trees(
         chosen = dict(zip(GRID, setting, strict=True))
         learned = dataset(fit, "fit")
         booster = lightgbm.train(
-            {**FIXED, **chosen},
+            {**FIXED, **chosen, **asked},
             learned,
             MAX_TREES,
             [dataset(choose, "choose", learned)],
             callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
         )
-        loss = booster.best_score["valid_0"]["binary_logloss"]
+        (found,) = booster.best_score["valid_0"].values()
+        loss = -found if ranks else found
         if best is None or loss < best[0]:
             best = loss, booster, ", ".join(f"{n} {v:g}" for n, v in chosen.items())
     assert best is not None
@@ -233,12 +266,13 @@ def write(
     heads: dict[str, Any],
     settings: dict[str, str],
     milliseconds: float,
+    folder: Path,
 ) -> None:
-    """Write results/value_model.md and .json."""
-    table = [["Head", "Positives", "Order", *(m.upper() for m in SHOWN_METRICS)]]
+    """Write FOLDER/value_model.md and .json."""
+    table = [["Head", "Positives", "Order", *(m.replace("_", " ").upper() for m in SHOWN_METRICS)]]
     figures: dict[str, Any] = {"request_side_ms": round(milliseconds, 2)}
     for name, head in heads.items():
-        for order in (VALUE, LIGHTGBM, RETRIEVAL):
+        for order in (VALUE, *PEERS, RETRIEVAL):
             cells = []
             for metric in SHOWN_METRICS:
                 own = head[order][metric]
@@ -255,6 +289,7 @@ def write(
     parts = value.facts["parts"]
     write_result(
         "value_model",
+        folder=folder,
         title=f"The value model on {run.data.schema.name}",
         command="python benchmarks/value_model.py KUAIRAND-RUN",
         figures=figures,
@@ -262,11 +297,14 @@ def write(
         notes=(
             f"The {part} part of the {run.split.kind} split. In parentheses: how far the value "
             f"model is above, with the 95 % interval of {SAMPLES} draws of users. AUC is over all "
-            "exposures; GAUC and NDCG are over the users with both labels. Fitted on "
+            "exposures; GAUC and NDCG are over the users with both labels; slate AUC is GAUC with "
+            "all of a user's exposures asked for at the first of them, as a reranker is. Fitted on "
             f"{parts['fit']['exposures']:,} exposures of {parts['fit']['users']:,} users, chosen "
             f"on {parts['choose']['exposures']:,} of the day after; best epoch "
             f"{value.facts['best_epoch']}, {value.facts['seconds'] / 60:.1f} minutes of training. "
-            f"LightGBM {lightgbm.__version__}, with the log loss alone: "
+            f"LightGBM {lightgbm.__version__}, with the log loss (lightgbm) and with LambdaRank "
+            "over each user's exposures (lambdarank, whose scores compare within a user alone, so "
+            "that its AUC says little): "
             + "; ".join(f"{name}: {setting}" for name, setting in settings.items())
             + f". The request side takes {milliseconds:.2f} ms on one thread for one user with "
             f"{value.config.max_history} events and {CANDIDATES} candidates."

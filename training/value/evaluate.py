@@ -78,22 +78,35 @@ class HeadRankings:
 
 
 def rank_heads(
-    logits: Float32, examples: Examples, *, others: Mapping[str, Float32] | None = None
+    logits: Float32,
+    examples: Examples,
+    *,
+    slate_logits: Float32,
+    slates: Examples,
+    others: Mapping[str, tuple[Float32, Float32]] | None = None,
 ) -> dict[str, HeadRankings]:
     """The rankings of each head over the exposures whose label is known.
 
-    logits: [N, T] of the value model. others: name → scores [N, T] of other models.
+    logits: [N, T] of the value model. slates: the examples as Exposures.at_once has them, and
+    slate_logits [N, T] of these. others: name → both scores [N, T] of other models.
     """
     exposures = examples.exposures
     found = {}
     for place, head in enumerate(exposures.heads):
         known = exposures.known[:, place]
-        scores = {VALUE: logits[known, place], RETRIEVAL: examples.scores[known]}
-        scores |= {name: of[known, place] for name, of in (others or {}).items()}
+        scores = {
+            VALUE: (logits[known, place], slate_logits[known, place]),
+            RETRIEVAL: (examples.scores[known], slates.scores[known]),
+        }
+        for name, (own, slate) in (others or {}).items():
+            scores[name] = own[known, place], slate[known, place]
         labels, users = exposures.labels[known, place], exposures.owners[known]
         chances = 1 / (1 + np.exp(-logits[known, place].astype(np.float64)))
         found[head.name] = HeadRankings(
-            {n: Ranking(users, labels, s, len(exposures.people)) for n, s in scores.items()},
+            {
+                name: Ranking(users, labels, own, len(exposures.people), slate_scores=slate)
+                for name, (own, slate) in scores.items()
+            },
             len(exposures.people),
             float(chances.mean()) if len(chances) else float("nan"),
         )
@@ -116,12 +129,22 @@ def evaluate_value(
     say(0.1, "run the item tower")
     items = item_arrays(run, model, value.stats)
     examples = make_examples(
-        run, model, exposures, items.vectors, progress=lambda d, what: say(0.1 + 0.5 * d, what)
+        run, model, exposures, items.vectors, progress=lambda d, what: say(0.1 + 0.4 * d, what)
+    )
+    slates = make_examples(
+        run,
+        model,
+        exposures.at_once(),
+        items.vectors,
+        progress=lambda d, what: say(0.5 + 0.1 * d, what),
     )
     say(0.6, "run the value model")
-    logits = predict(value.network, items, examples, max_history=value.config.max_history)
+    logits, slate_logits = (
+        predict(value.network, items, asked, max_history=value.config.max_history)
+        for asked in (examples, slates)
+    )
     heads: dict[str, Any] = {}
-    rankings = rank_heads(logits, examples)
+    rankings = rank_heads(logits, examples, slate_logits=slate_logits, slates=slates)
     for number, (name, ranking) in enumerate(rankings.items()):
         say(0.7 + 0.3 * number / len(rankings), f"resample users: {name}")
         heads[name] = ranking.with_intervals(samples=SAMPLES, seed=value.config.seed)

@@ -60,6 +60,15 @@ class Exposures:
         names = ("owners", "items", "times", "stops", "labels", "known")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
+    def at_once(self) -> "Exposures":
+        """The same exposures, as if each user had been shown all of theirs at the first of them."""
+        order = np.lexsort((self.times, self.stops, self.owners))
+        firsts = order[np.unique(self.owners[order], return_index=True)[1]]
+        places = np.full(len(self.people), -1, np.int64)
+        places[self.owners[firsts]] = firsts
+        first = places[self.owners]
+        return replace(self, stops=self.stops[first], times=self.times[first])
+
     def with_heads(self, names: tuple[str, ...]) -> "Exposures":
         """The same exposures with some of the heads, in this order."""
         places = [[head.name for head in self.heads].index(name) for name in names]

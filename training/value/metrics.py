@@ -1,8 +1,13 @@
-"""How well scores rank exposures by what came of them: AUC, GAUC and NDCG, with intervals.
+"""How well scores rank exposures by what came of them: AUC, GAUC, NDCG and slate AUC.
 
 AUC: over all exposures, the chance that one that came true is scored above one that did not. GAUC:
 the AUC of each user who has both, weighted by the user's exposures. NDCG: of each such user's
-exposures as a list, the mean over users. Equal scores share their places. Knows arrays alone.
+exposures as a list, the mean over users. Equal scores share their places.
+
+GAUC and NDCG compare a user's exposures of different times, and so what the user had done by then:
+of one who likes one thing in a week, no like had been counted before what led to it, and one after.
+So a count of likes, which tells well who likes, ranks backwards there. Slate AUC is the GAUC of
+scores that all know the same of the user, as a reranker's do. Knows arrays alone.
 """
 
 from collections.abc import Mapping
@@ -15,22 +20,30 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-METRICS = ("auc", "gauc", "ndcg")
+METRICS = ("auc", "gauc", "slate_auc", "ndcg")
 
 
 class Ranking:
     """N exposures in the order of one score, ready to be measured under any weights of users."""
 
     def __init__(
-        self, users: Int64, labels: Bool, scores: npt.NDArray[np.floating], num_users: int
+        self,
+        users: Int64,
+        labels: Bool,
+        scores: npt.NDArray[np.floating],
+        num_users: int,
+        *,
+        slate_scores: npt.NDArray[np.floating],
     ) -> None:
-        """users: [N] from 0 to num_users - 1. labels: [N]. scores: [N], finite."""
+        """users: [N] from 0 to num_users - 1. labels: [N]. scores: [N], finite. slate_scores: [N],
+        what the same would score had each user been shown all of theirs at one moment."""
         order = np.argsort(scores, kind="stable")
         self._users, self._labels = users[order], labels[order]
         self._runs = _runs(scores[order])
         self.num_exposures, self.num_positives = len(labels), int(labels.sum())
         self._user_auc, self._user_ndcg = _of_users(users, labels, scores, num_users)
         """[U], NaN for users without both labels."""
+        self._slate_auc, _ = _of_users(users, labels, slate_scores, num_users)
         self._has_both = np.isfinite(self._user_auc)
         self._user_size = np.bincount(users, minlength=num_users)
         self.num_users = int(self._has_both.sum())
@@ -44,6 +57,7 @@ class Ranking:
         return {
             "auc": _weighted_auc(self._labels, weight[self._users], self._runs),
             "gauc": _mean(self._user_auc, by_size),
+            "slate_auc": _mean(self._slate_auc, by_size),
             "ndcg": _mean(self._user_ndcg, both),
         }
 

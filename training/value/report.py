@@ -13,10 +13,10 @@ def heads_table(heads: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
     """heads: HeadRankings.to_json or with_intervals of each. Fits 80 columns."""
     table = Table(title=title, title_justify="left")
     table.add_column("head")
-    table.add_column("positives", justify="right")
+    table.add_column("positives", justify="right", min_width=len("positives"))
     table.add_column("order", no_wrap=True)
     for metric in METRICS:
-        table.add_column(metric.upper(), justify="right")
+        table.add_column(metric.replace("_", "\n").upper(), justify="right")
     for name, head in heads.items():
         counts = f"{head['num_positives']:,} of {head['num_exposures']:,}"
         for order in (VALUE, RETRIEVAL):
@@ -39,4 +39,4 @@ def _difference(found: Mapping[str, float | None]) -> str:
     value, low, high = found["value"], found["low"], found["high"]
     if value is None or low is None or high is None:
         return "–"
-    return f"{value:+.3f}\n{low:+.3f} to {high:+.3f}"
+    return f"{value:+.3f}\n{low:+.3f}…\n{high:+.3f}"

@@ -54,11 +54,12 @@ def train_value(
     say(0.1, "run the item tower")
     items = item_arrays(run, model, stats)
     examples = {}
-    for name, begin, share in (("fit", 0.1, 0.25), ("choose", 0.35, 0.05)):
+    shown = {"fit": parts["fit"], "choose": parts["choose"], "slates": parts["choose"].at_once()}
+    for name, begin, share in (("fit", 0.1, 0.2), ("choose", 0.3, 0.07), ("slates", 0.37, 0.03)):
         examples[name] = make_examples(
             run,
             model,
-            parts[name],
+            shown[name],
             items.vectors,
             progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
         )
@@ -72,8 +73,13 @@ def train_value(
         config,
         progress=lambda done, what: say(0.4 + 0.58 * done, what),
     )
-    logits = predict(network, items, examples["choose"], max_history=config.max_history)
-    choosing = rank_heads(logits, examples["choose"])
+    logits, slate_logits = (
+        predict(network, items, examples[name], max_history=config.max_history)
+        for name in ("choose", "slates")
+    )
+    choosing = rank_heads(
+        logits, examples["choose"], slate_logits=slate_logits, slates=examples["slates"]
+    )
     facts: dict[str, Any] = {
         "parts": {name: _counts(parts[name]) for name in parts},
         "notes": notes,

@@ -109,6 +109,29 @@ def test_a_slate_that_shares_one_id_is_told_apart_by_the_item(tmp_path: Path) ->
     assert labels_of(found, "a") == [[False, False], [True, False], [False, True]]
 
 
+def test_at_once_is_the_moment_of_a_users_first_exposure(tmp_path: Path) -> None:
+    events = [
+        *filler(),
+        act("a", "p", "click", 3.0),
+        act("a", "r", "show", 13.3, exposure="x3"),
+        act("a", "p", "show", 13.1, exposure="x1"),
+        act("a", "p", "click", 13.2, exposure="x1"),
+        act("b", "p", "show", 13.5, exposure="x4"),
+    ]
+    dataset = write_shown(tmp_path / "d", events, heads=[Head(name="click", event="click")])
+    run = run_on(dataset)
+    found = ExposureLog(run).read("fit")
+    once = found.at_once()
+    p = run.read_items()["item_id"].to_pylist().index("p")
+    first = [(p, "click")]
+    assert histories_of(run, found, "a") == [[*first, (p, "click")], first]
+    assert histories_of(run, once, "a") == [first, first]
+    assert labels_of(once, "a") == labels_of(found, "a") == [[False], [True]]
+    for name in ("a", "b", "z"):
+        mine = found.owners == found.people.index(name)
+        assert set(once.times[mine]) == {found.times[mine].min()}
+
+
 def test_an_id_is_of_one_user(tmp_path: Path) -> None:
     """Logs that count pages or sessions anew for each user."""
     events = [

@@ -15,11 +15,12 @@ def test_by_hand() -> None:
     users = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2])
     labels = np.array([0, 1, 0, 1, 1, 0, 0, 1, 1], bool)
     scores = np.array([4.0, 3, 2, 1, 9, 8, 7, 0, 0.5])
-    ranking = Ranking(users, labels, scores, 3)
+    ranking = Ranking(users, labels, scores, 3, slate_scores=-scores)
     assert (ranking.num_exposures, ranking.num_positives, ranking.num_users) == (9, 5, 2)
     found = ranking.measure()
     # User 0: of 4 pairs, 3 over 2 is right. User 1: both are. Weighted by 4 and 3 exposures.
     assert found["gauc"] == pytest.approx((4 * 0.25 + 3 * 1.0) / 7)
+    assert found["slate_auc"] == pytest.approx((4 * 0.75 + 3 * 0.0) / 7)  # the other way round
     gain = [1 / math.log2(1 + rank) for rank in range(1, 5)]
     one = (gain[1] + gain[3]) / (gain[0] + gain[1])
     assert found["ndcg"] == pytest.approx((one + 1) / 2)
@@ -28,6 +29,7 @@ def test_by_hand() -> None:
     # User 1 twice, user 2 never.
     again = ranking.measure(np.array([1.0, 2.0, 0.0]))
     assert again["gauc"] == pytest.approx((4 * 0.25 + 6 * 1.0) / 10)
+    assert again["slate_auc"] == pytest.approx((4 * 0.75 + 6 * 0.0) / 10)
     assert again["ndcg"] == pytest.approx((one + 2) / 3)
     # Positives 3, 1 and 9 twice; negatives 4, 2 and 8, 7 twice: 6 × 2 + 1 of 4 × 6 pairs.
     assert again["auc"] == pytest.approx(13 / 24)
@@ -37,17 +39,19 @@ def test_equal_scores_share_their_places() -> None:
     users = np.zeros(4, np.int64)
     labels = np.array([1, 0, 0, 1], bool)
     for scores in (np.zeros(4), np.ones(4)):
-        found = Ranking(users, labels, scores, 1).measure()
-        assert found["auc"] == found["gauc"] == 0.5
+        found = Ranking(users, labels, scores, 1, slate_scores=scores).measure()
+        assert found["auc"] == found["gauc"] == found["slate_auc"] == 0.5
         gain = np.array([1 / math.log2(1 + rank) for rank in range(1, 5)])
         assert found["ndcg"] == pytest.approx(2 * gain.mean() / gain[:2].sum())
 
 
 def test_with_nothing_to_compare_there_is_no_figure() -> None:
     for labels in (np.zeros(3, bool), np.ones(3, bool)):
-        ranking = Ranking(np.array([0, 0, 1]), labels, np.arange(3.0), 2)
+        scores = np.arange(3.0)
+        ranking = Ranking(np.array([0, 0, 1]), labels, scores, 2, slate_scores=scores)
         assert all(math.isnan(value) for value in ranking.measure().values())
-    empty = Ranking(np.empty(0, np.int64), np.empty(0, bool), np.empty(0), 2)
+    none = np.empty(0)
+    empty = Ranking(np.empty(0, np.int64), np.empty(0, bool), none, 2, slate_scores=none)
     assert all(math.isnan(value) for value in empty.measure().values())
 
 
@@ -56,10 +60,11 @@ def test_against_scikit_learn() -> None:
     users = rng.integers(0, 30, 1000)
     labels = rng.random(1000) < 0.3
     scores = np.round(rng.normal(size=1000) + labels, 1)  # many ties
-    found = Ranking(users, labels, scores, 31).measure()
+    found = Ranking(users, labels, scores, 31, slate_scores=scores).measure()
     assert found["auc"] == pytest.approx(roc_auc_score(labels, scores))
     own = [users == u for u in range(30)]
     aucs = [roc_auc_score(labels[m], scores[m]) for m in own]
+    assert found["slate_auc"] == found["gauc"]
     assert found["gauc"] == pytest.approx(np.average(aucs, weights=[m.sum() for m in own]))
     ndcgs = [ndcg_score([labels[m]], [scores[m]]) for m in own]
     assert found["ndcg"] == pytest.approx(np.mean(ndcgs))
@@ -71,7 +76,7 @@ def test_intervals_are_of_users_and_paired() -> None:
     labels = rng.random(3000) < 0.4
     good, bad = rng.normal(size=3000) + labels, rng.normal(size=3000) + 0.2 * labels
     rankings = {
-        name: Ranking(users, labels, scores, 300)
+        name: Ranking(users, labels, scores, 300, slate_scores=scores)
         for name, scores in (("good", good), ("bad", bad), ("same", good))
     }
     own, above = bootstrap(rankings, 300, samples=200, seed=1)
