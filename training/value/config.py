@@ -31,6 +31,8 @@ class ValueRunConfig:
     weight_decay: float = 0.01
     ranking_weight: float = 1.0
     """What the order of one user's exposures counts beside the log loss; 0: nothing."""
+    rare_heads: float = 0.5
+    """How much more what is rare counts, 0 to 1; 0: each exposure counts the same for all heads."""
     patience: int = 2
     """Epochs without a better loss on the choosing day before training stops."""
     warmup_steps: int = 50
@@ -50,12 +52,8 @@ class ValueRunConfig:
         for name in ("learning_rate", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(0 <= self.averaging < 1, "averaging", self.averaging, "at least 0 and below 1")
-        require(
-            0 <= self.final_learning_rate <= 1,
-            "final_learning_rate",
-            self.final_learning_rate,
-            "0 to 1",
-        )
+        for name in ("rare_heads", "final_learning_rate"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
 
     def rate(self, step: int, num_steps: int) -> float:
         """The learning rate of a step: linear warm-up, then a cosine."""

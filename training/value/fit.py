@@ -21,7 +21,7 @@ from model.value import ValueNetwork
 from training.loop import Diverged
 from training.value.config import ValueRunConfig
 from training.value.inputs import Examples, ItemArrays, batches, logits_from, logits_of
-from training.value.losses import log_losses, ranking_losses, same_user_pairs
+from training.value.losses import head_weights, log_losses, ranking_losses, same_user_pairs
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -60,7 +60,9 @@ def fit_network(
     """
     started = time.perf_counter()
     torch.manual_seed(config.seed)
-    _measure_inputs(network, items, fit)
+    rates = _rates(fit)
+    weights = head_weights(rates, config.rare_heads)
+    _measure_inputs(network, items, fit, rates)
     optimizer = torch.optim.AdamW(
         network.parameters(),
         lr=config.learning_rate,
@@ -88,7 +90,7 @@ def fit_network(
                 group["lr"] = config.rate(step, num_steps)
             optimizer.zero_grad(set_to_none=True)
             logits = logits_of(network, items, batch)
-            loss = _loss(logits, batch.labels, batch.known, owners[chosen], config)
+            loss = _loss(logits, batch.labels, batch.known, owners[chosen], weights, config)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
@@ -98,7 +100,7 @@ def fit_network(
             progress(step / num_steps, _said(epoch, choosing))
         losses.append(total / num)
         found = predict(mean, items, choose, max_history=config.max_history)
-        choosing.append(loss_of(found, choose, config))
+        choosing.append(loss_of(found, choose, weights, config))
         if not math.isfinite(losses[-1] + choosing[-1]):
             raise Diverged(
                 f"the loss is {losses[-1]} in epoch {epoch}: training diverged. Nothing was "
@@ -148,8 +150,8 @@ def predict(
     return logits
 
 
-def loss_of(logits: Float32, examples: Examples, config: ValueRunConfig) -> float:
-    """What training makes small, of logits [N, T] of all examples."""
+def loss_of(logits: Float32, examples: Examples, weights: Tensor, config: ValueRunConfig) -> float:
+    """What training makes small, of logits [N, T] of all examples. weights: [T] of the heads."""
     exposures = examples.exposures
     labels = torch.from_numpy(exposures.labels.astype(np.float32))
     known = torch.from_numpy(exposures.known.astype(np.float32))
@@ -160,18 +162,24 @@ def loss_of(logits: Float32, examples: Examples, config: ValueRunConfig) -> floa
     for part in order.split(config.batch_exposures):
         pairs = same_user_pairs(exposures.owners[part.numpy()])
         losses = ranking_losses(found[part], labels[part], known[part], pairs)
-        ranking += float(losses.sum()) * len(part) / len(found)
-    return float(log_losses(found, labels, known).sum()) + config.ranking_weight * ranking
+        ranking += float(losses @ weights) * len(part) / len(found)
+    return float(log_losses(found, labels, known) @ weights) + config.ranking_weight * ranking
 
 
 def _loss(
-    logits: Tensor, labels: Tensor, known: Tensor, owners: Int64, config: ValueRunConfig
+    logits: Tensor,
+    labels: Tensor,
+    known: Tensor,
+    owners: Int64,
+    weights: Tensor,
+    config: ValueRunConfig,
 ) -> Tensor:
-    """The log loss and the ranking loss, summed over heads. owners: [n] who was shown each."""
-    loss = log_losses(logits, labels, known).sum()
+    """The log loss and the ranking loss of all heads. owners: [n] who was shown each. weights: [T]
+    of the heads."""
+    loss = log_losses(logits, labels, known) @ weights
     if config.ranking_weight:
         ranking = ranking_losses(logits, labels, known, same_user_pairs(owners))
-        loss = loss + config.ranking_weight * ranking.sum()
+        loss = loss + config.ranking_weight * (ranking @ weights)
     return loss
 
 
@@ -182,8 +190,8 @@ def _shuffled(owners: Int64, rng: np.random.Generator) -> Int64:
 
 
 @torch.no_grad()
-def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples) -> None:
-    """Give the network the scales of its inputs, and each head the rate it has on the whole."""
+def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples, rates: Tensor) -> None:
+    """Give the network the scales of its inputs, and each head the rate [T] it has on the whole."""
     side, features = network.item_side, network.request_side.features
     side.standard_vector.measure(items.vectors)
     side.standard_stats.measure(items.stats)
@@ -191,10 +199,14 @@ def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples) -> 
         torch.from_numpy(fit.interests.reshape(-1, fit.interests.shape[-1]))
     )
     features.standard_scores.measure(torch.from_numpy(fit.scores[:, None]))
+    network.request_side.heads.bias.copy_(torch.logit(rates))
+
+
+def _rates(fit: Examples) -> Tensor:
+    """[T] float32 how often each head came true, never 0 or 1."""
     exposures = fit.exposures
     positives = (exposures.labels & exposures.known).sum(axis=0)
-    rates = torch.from_numpy((positives + 0.5) / (exposures.known.sum(axis=0) + 1))
-    network.request_side.heads.bias.copy_(torch.logit(rates).float())
+    return torch.from_numpy((positives + 0.5) / (exposures.known.sum(axis=0) + 1)).float()
 
 
 def _said(epoch: int, choosing: list[float]) -> str:

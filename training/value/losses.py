@@ -41,6 +41,17 @@ def ranking_losses(
     return losses.sum(dim=0) / len(logits)
 
 
+def head_weights(rates: Tensor, power: float) -> Tensor:
+    """What each head's losses count [T]: 1 for the one that is hardest to guess, more for others.
+
+    rates: [T] float32 between 0 and 1, how often each head comes true. What guessing just the rate
+    costs is its entropy; a head counts by the inverse of its own to this power. With 0 the layers
+    that all share learn common heads alone; with 1 one click less is worth a hundred likes.
+    """
+    entropy = F.binary_cross_entropy(rates, rates, reduction="none")
+    return (entropy.max() / entropy) ** power
+
+
 def same_user_pairs(owners: Int64) -> tuple[Tensor, Tensor, Tensor]:
     """All ordered pairs of exposures of one user.
 

@@ -10,7 +10,7 @@ from training.value.config import ValueRunConfig
 from training.value.exposures import Exposures
 from training.value.fit import loss_of
 from training.value.inputs import Examples
-from training.value.losses import log_losses, ranking_losses, same_user_pairs
+from training.value.losses import head_weights, log_losses, ranking_losses, same_user_pairs
 
 
 def softplus(x: float) -> float:
@@ -62,9 +62,26 @@ def test_a_loss_in_pieces_is_the_whole_one_where_no_user_is_cut() -> None:
     exposures = Exposures((), [], nobody, owners, owners, owners, owners, labels & known, known)
     examples = Examples(exposures, interactions([1], num_items=2), {}, nothing, nobody, nothing)
     logits = rng.normal(size=(32, 2)).astype(np.float32)
+    weights = torch.tensor([1.0, 3.0])
     whole, pieces = (
-        loss_of(logits, examples, ValueRunConfig(batch_exposures=size)) for size in (32, 8)
+        loss_of(logits, examples, weights, ValueRunConfig(batch_exposures=size)) for size in (32, 8)
     )
     np.testing.assert_allclose(pieces, whole, rtol=1e-6)
-    alone = loss_of(logits, examples, ValueRunConfig(ranking_weight=0))
+    alone = loss_of(logits, examples, weights, ValueRunConfig(ranking_weight=0))
     assert whole > alone > 0
+    # Head by head: the second counts three times.
+    first, second = (
+        loss_of(logits, examples, torch.tensor(one), ValueRunConfig())
+        for one in ([1.0, 0.0], [0.0, 1.0])
+    )
+    np.testing.assert_allclose(whole, first + 3 * second, rtol=1e-6)
+
+
+def test_what_is_rare_counts_more() -> None:
+    """Entropies in bits: of 1/2, 1; of 1/4 and 3/4, 2 - 3/4 × log2(3) = 0.811278."""
+    rates = torch.tensor([0.25, 0.5, 0.75])
+    assert head_weights(rates, 0.0).tolist() == [1, 1, 1]
+    quarter = 2 - 0.75 * math.log2(3)
+    for power in (0.5, 1.0):
+        expected = [quarter**-power, 1, quarter**-power]
+        torch.testing.assert_close(head_weights(rates, power), torch.tensor(expected))
