@@ -192,6 +192,7 @@ class EmbedItemsRequest:
 
     item_ids: Sequence[str] = ()
     items: Sequence[ItemFeatures] = ()
+    budget: Budget = NO_LIMIT
 
 
 @dataclass(slots=True, kw_only=True)

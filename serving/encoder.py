@@ -13,10 +13,15 @@ import pyarrow as pa
 from model.bundle import Bundle
 from model.encode import HistoryBatch, pad_histories
 from model.tower_session import TowerSession
+from serving.domain import NO_LIMIT, Budget
 from serving.profiles import Profiles, feature_column
+from serving.turns import Turns
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+
+ITEMS_A_RUN = 64
+"""Items that go through the item tower at once; between two such runs others have their turn."""
 
 
 class UserTower:
@@ -72,16 +77,31 @@ class ItemTower:
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         """Load the graph. Raises BundleRejected where it is not what the manifest says."""
-        self._bundle = bundle
+        self._bundle, self._turns = bundle, Turns()
         self._session = TowerSession(
             bundle.item_tower_path, inputs=bundle.item_tower_inputs, threads=threads
         )
 
-    def vectors(self, kinds: Sequence[str], features: Sequence[Mapping[str, Any]]) -> Float32:
+    def vectors(
+        self,
+        kinds: Sequence[str],
+        features: Sequence[Mapping[str, Any]],
+        budget: Budget = NO_LIMIT,
+    ) -> Float32:
         """Vectors [N, D] of items that were never trained on, by their content alone.
 
         kinds: [N]. features: [N] raw item features by name; what is left out counts as missing.
+        Raises DeadlineExceeded or Cancelled as the budget has it.
         """
+        parts = []
+        for start in range(0, len(kinds), ITEMS_A_RUN):
+            some = slice(start, start + ITEMS_A_RUN)
+            # A thousand long texts take 150 MB: one call at a time, and a part of it.
+            with self._turns.held(budget):
+                parts.append(self._vectors(kinds[some], features[some]))
+        return np.concatenate(parts)
+
+    def _vectors(self, kinds: Sequence[str], features: Sequence[Mapping[str, Any]]) -> Float32:
         columns = {"kind": pa.array(kinds, pa.string())}
         for name, feature in self._bundle.schema.item_features.items():
             columns[name] = feature_column([one.get(name) for one in features], feature)

@@ -121,7 +121,7 @@ def embed_request(
 
 
 def embed_items_request(
-    proto: retrieval_service_pb2.EmbedItemsRequest, limits: Limits
+    proto: retrieval_service_pb2.EmbedItemsRequest, budget: Budget, limits: Limits
 ) -> EmbedItemsRequest:
     """What an EmbedItems asks."""
     items = [
@@ -129,7 +129,7 @@ def embed_items_request(
         for i, item in enumerate(_bounded(proto.items, "items", limits.max_items))
     ]
     return EmbedItemsRequest(
-        item_ids=_bounded(proto.item_ids, "item_ids", limits.max_items), items=items
+        item_ids=_bounded(proto.item_ids, "item_ids", limits.max_items), items=items, budget=budget
     )
 
 

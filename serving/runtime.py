@@ -138,14 +138,17 @@ class Runtime:
     def embed_items(self, request: EmbedItemsRequest) -> Float32:
         """Vectors [N, D] of the bundle's items, or of others by their features.
 
-        Raises BadRequest and UnknownItem.
+        Raises BadRequest, UnknownItem, and as the request's budget has it DeadlineExceeded or
+        Cancelled.
         """
         rows = check_embed_items(request, self.limits, self.generation)
         if request.item_ids:
             return self.generation.vectors[rows]
         with stage("encode"):
             return self.generation.item_tower.vectors(
-                [item.kind for item in request.items], [item.features for item in request.items]
+                [item.kind for item in request.items],
+                [item.features for item in request.items],
+                request.budget,
             )
 
     def similar(self, request: SimilarRequest) -> Answer:

@@ -105,7 +105,9 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.EmbedItemsRequest, context: Context
     ) -> retrieval_service_pb2.EmbedItemsResponse:
         """The vectors of items."""
-        vectors = self._runtime.embed_items(embed_items_request(request, self._runtime.limits))
+        vectors = self._runtime.embed_items(
+            embed_items_request(request, _budget(context), self._runtime.limits)
+        )
         return retrieval_service_pb2.EmbedItemsResponse(
             info=types_pb2.AnswerInfo(
                 bundle_version=self._runtime.generation.version, worker=self._worker

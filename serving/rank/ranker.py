@@ -6,22 +6,20 @@ serving/rank/costs.py, and named. Knows no protos.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
-from serving.errors import DeadlineExceeded
 from serving.generation import Generation
 from serving.rank.costs import Costs
 from serving.rank.parts import parts, together
 from serving.rank.slate import Floor, Group, Slate, arrange
-from serving.rank.turns import Turns
 from serving.readers import Reader, times_as_trained
 from serving.stages import stage
+from serving.turns import Turns
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -77,8 +75,7 @@ class Ranker:
                 candidates.counts[first:last],
             )
             some = slice(first, last)
-            with self._turn(budget):
-                budget.check()
+            with self._turns.held(budget):
                 plan = plan or self._plan(candidates, wish, budget)
                 slates.append(
                     self._rank(
@@ -86,17 +83,6 @@ class Ranker:
                     )
                 )
         return slates[0] if len(slates) == 1 else together(slates)
-
-    @contextmanager
-    def _turn(self, budget: Budget) -> Iterator[None]:
-        """Nobody else ranks meanwhile. Raises DeadlineExceeded."""
-        patience = max(budget.deadline - time.monotonic(), 0.0)
-        if not self._turns.take(min(patience, 3600.0)):
-            raise DeadlineExceeded("the deadline passed while the call waited to be ranked")
-        try:
-            yield
-        finally:
-            self._turns.give()
 
     def _plan(self, candidates: Candidates, wish: Wish, budget: Budget) -> "_Plan":
         """What there is time for, the same for all slates of a request."""

@@ -32,9 +32,8 @@ def read(message: Any) -> object:
         retrieval_service_pb2.RerankRequest: rerank_request,
         retrieval_service_pb2.FindSimilarRequest: similar_request,
         retrieval_service_pb2.EmbedUsersRequest: embed_request,
+        retrieval_service_pb2.EmbedItemsRequest: embed_items_request,
     }
-    if isinstance(message, retrieval_service_pb2.EmbedItemsRequest):
-        return embed_items_request(message, Limits())
     return kinds[type(message)](message, NO_LIMIT, Limits())
 
 

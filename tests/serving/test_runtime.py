@@ -6,8 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving import encoder
 from serving.config import ServerConfig
-from serving.domain import Budget, EmbedRequest, History, RetrieveRequest, UserQuery
+from serving.domain import (
+    Budget,
+    EmbedItemsRequest,
+    EmbedRequest,
+    History,
+    ItemFeatures,
+    RetrieveRequest,
+    UserQuery,
+)
 from serving.errors import Cancelled
 from serving.runtime import MAX_BATCH_QUERIES, Runtime
 from tests.serving.tiny import DIM
@@ -65,3 +74,24 @@ def test_parts_are_not_begun_when_the_caller_has_gone(runtime: Runtime, batches:
     with pytest.raises(Cancelled):
         runtime.retrieve(RetrieveRequest(queries=queries, k=7, budget=leaving))
     assert batches == [MAX_BATCH_QUERIES, MAX_BATCH_QUERIES]
+
+
+def test_many_items_go_through_the_tower_in_parts(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [
+        ItemFeatures("video", {"price": float(i), "title": "竹" * (i % 9), "craft": "silver"})
+        for i in range(300)
+    ]
+    in_parts = runtime.embed_items(EmbedItemsRequest(items=items))
+    monkeypatch.setattr(encoder, "ITEMS_A_RUN", 1000)
+    at_once = runtime.embed_items(EmbedItemsRequest(items=items))
+    np.testing.assert_allclose(in_parts, at_once)
+    assert in_parts.shape == (300, DIM)
+    answers = iter([True, False])
+    leaving = Budget(is_wanted=lambda: next(answers))
+    monkeypatch.setattr(encoder, "ITEMS_A_RUN", 64)
+    with pytest.raises(Cancelled):
+        runtime.embed_items(EmbedItemsRequest(items=items, budget=leaving))
+    assert next(answers, None) is None
+    runtime.embed_items(EmbedItemsRequest(items=items[:1]))  # its turn was given back

@@ -4,8 +4,16 @@ A lock hands over to whoever is quick, so that one who holds it again and again 
 Knows nothing of what is done.
 """
 
+import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
+
+from serving.domain import Budget
+from serving.errors import DeadlineExceeded
+
+_LONGEST = 3600.0
 
 
 class Turns:
@@ -40,6 +48,19 @@ class Turns:
                 self._waiting.popleft().release()
             else:
                 self._is_taken = False
+
+    @contextmanager
+    def held(self, budget: Budget) -> Iterator[None]:
+        """Has the turn in the block. Raises DeadlineExceeded or Cancelled, before the block, where
+        it is of no use to anyone any more."""
+        patience = max(budget.deadline - time.monotonic(), 0.0)
+        if not self.take(min(patience, _LONGEST)):
+            raise DeadlineExceeded("the deadline passed while the call waited for its turn")
+        try:
+            budget.check()
+            yield
+        finally:
+            self.give()
 
     @property
     def is_wanted(self) -> bool:

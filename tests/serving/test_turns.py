@@ -4,7 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from serving.rank.turns import Turns
+from serving.turns import Turns
 
 
 def test_those_who_wait_have_their_turn_in_order() -> None:
