@@ -69,6 +69,9 @@ class WorkerServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", config.limits.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                # One connection may bring more calls than are let wait, and be told so; not a
+                # million.
+                ("grpc.max_concurrent_streams", 2 * (config.threads + config.limits.max_pending)),
                 ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(config.drain_grace * 1000)),
             ],
