@@ -244,16 +244,6 @@ class Candidates:
     counts: IntArray
 
 
-def join(parts: Sequence[Candidates]) -> Candidates:
-    """The candidates of some queries, and after them those of others."""
-    return Candidates(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.interests for part in parts]),
-        np.concatenate([part.counts for part in parts]),
-    )
-
-
 @dataclass(slots=True)
 class Slates:
     """What to show, slate after slate, and why; arrays parallel to the candidates.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.merge import merge_interests
+from serving.candidates import flat, join, with_extra
 from serving.domain import (
     AnyOf,
     Candidates,
@@ -20,7 +21,6 @@ from serving.domain import (
     Filter,
     RetrieveRequest,
     SimilarRequest,
-    join,
 )
 from serving.errors import Cancelled, StoreUnavailable, UnknownItem
 from serving.generation import Generation
@@ -149,7 +149,7 @@ class Pipeline:
             allowed=generation.filters.bitmap(request.filters),
             excluded=out,
         )
-        return _flat(found, scores, np.zeros(found.shape, np.int32))
+        return flat(found, scores, np.zeros(found.shape, np.int32))
 
     def _width(self, k: int) -> int:
         """k, or fewer where the bundle has fewer items: arrays need not be wider than that."""
@@ -205,7 +205,7 @@ class Pipeline:
         start = 0
         for request, answer in members:
             end = start + len(request.queries)
-            answer.candidates = _flat(rows[start:end], scores[start:end], interests[start:end])
+            answer.candidates = flat(rows[start:end], scores[start:end], interests[start:end])
             start = end
 
     def _add_kind(self, request: RetrieveRequest, answer: Answer, kind: str, least: int) -> None:
@@ -223,7 +223,7 @@ class Pipeline:
         filters = (*request.filters, AnyOf("kind", (kind,)))
         self._search([(request, extra)], filters, self._width(least), hurries=False)
         assert extra.candidates is not None
-        answer.candidates = _together(found, extra.candidates)
+        answer.candidates = with_extra(found, extra.candidates)
 
     def _nearest(
         self,
@@ -308,26 +308,3 @@ def _distinct(rows: Int64) -> Int64:
     """Sorted distinct rows, without -1."""
     rows = np.unique(rows)
     return rows[1:] if len(rows) and rows[0] < 0 else rows
-
-
-def _flat(rows: Int64, scores: Float32, interests: npt.NDArray[np.int32]) -> Candidates:
-    """[Q, k] arrays with -1 for none → the candidates alone, query after query."""
-    if rows[:, -1].min() >= 0:  # nones come last, so there are none
-        counts = np.full(rows.shape[0], rows.shape[1])
-        return Candidates(rows.ravel(), scores.ravel(), interests.ravel(), counts)
-    found = rows >= 0
-    return Candidates(rows[found], scores[found], interests[found], found.sum(axis=1))
-
-
-def _together(found: Candidates, extra: Candidates) -> Candidates:
-    """Each query's candidates, and after them those of `extra` that it does not have."""
-    owner, added = (np.repeat(np.arange(len(one.counts)), one.counts) for one in (found, extra))
-    num_rows = int(max(found.rows.max(initial=0), extra.rows.max(initial=0))) + 1
-    new = ~np.isin(added * num_rows + extra.rows, owner * num_rows + found.rows)
-    order = np.argsort(np.concatenate([owner, added[new]]), kind="stable")
-    return Candidates(
-        np.concatenate([found.rows, extra.rows[new]])[order],
-        np.concatenate([found.scores, extra.scores[new]])[order],
-        np.concatenate([found.interests, extra.interests[new]])[order],
-        found.counts + np.bincount(added[new], minlength=len(found.counts)),
-    )

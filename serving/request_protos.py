@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from interest.v1 import retrieval_service_pb2, types_pb2
+from serving.checks import between
 from serving.config import Limits
 from serving.domain import (
     AnyOf,
@@ -34,7 +35,6 @@ from serving.domain import (
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
-from serving.validate import between
 
 Value = TypeVar("Value")
 

@@ -4,21 +4,26 @@ Each check raises BadRequest (or a kind of it) that names the field, says what w
 allowed. Knows limits and the schema of the active generation; no protos.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from model.schema import KINDS, Feature
+from model.schema import KINDS
+from serving.checks import (
+    between,
+    check_features,
+    check_ids,
+    check_length,
+    check_time,
+    check_vectors,
+)
 from serving.config import Limits
 from serving.domain import (
     AnyOf,
     EmbedItemsRequest,
     EmbedRequest,
-    FeatureValue,
     Filter,
-    FloatArray,
     History,
     Not,
     Range,
@@ -26,12 +31,8 @@ from serving.domain import (
     SimilarRequest,
     UserQuery,
 )
-from serving.errors import BadRequest, BadVector, UnknownEvent, UnknownField, UnknownItem
+from serving.errors import BadRequest, UnknownEvent, UnknownField, UnknownItem
 from serving.generation import Generation
-
-Features = Mapping[str, FeatureValue]
-LARGEST = 1e15
-"""Of a vector's numbers and of a weight, either way: squares and sums of such are float32 still."""
 
 
 def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
@@ -67,7 +68,7 @@ def check_embed_items(
                 f"no kind {item.kind!r:.80}; kinds: {', '.join(KINDS)}", field=f"items[{i}].kind"
             )
         declared = generation.schema.item_features
-        _check_features(item.features, declared, f"items[{i}].features", limits, of="item")
+        check_features(item.features, declared, f"items[{i}].features", limits, of="item")
     return rows
 
 
@@ -100,7 +101,7 @@ def check_similar(request: SimilarRequest, limits: Limits, generation: Generatio
     if bool(len(request.item_ids)) == (request.vectors is not None):
         raise BadRequest("give either item_ids or vectors", field="item_ids")
     if request.vectors is not None:
-        _check_vectors(request.vectors, "vectors", limits.max_queries, generation)
+        check_vectors(request.vectors, "vectors", limits.max_queries, generation)
     num_queries = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
     check_search(num_queries, request.k, limits)
     between("item_ids", len(request.item_ids), 0, limits.max_queries, unit="items")
@@ -141,7 +142,7 @@ def num_vectors(queries: Sequence[UserQuery], generation: Generation) -> int:
 
 def check_objective(objective: str, limits: Limits, generation: Generation) -> None:
     """Raise BadRequest for an objective that the bundle lacks."""
-    _check_length(objective, "objective", limits.max_id_bytes)
+    check_length(objective, "objective", limits.max_id_bytes)
     if objective and objective not in generation.objectives:
         raise BadRequest(
             f"no objective {objective!r:.80}; this bundle has: {', '.join(generation.objectives)}",
@@ -165,7 +166,7 @@ def check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Gene
         elif query.history is not None:
             _check_history(query.history, f"{where}.history", limits, generation)
         elif query.vectors is not None:
-            _check_vectors(query.vectors, f"{where}.vectors", limits.max_vectors, generation)
+            check_vectors(query.vectors, f"{where}.vectors", limits.max_vectors, generation)
         if query.profile:
             _check_profile(query, f"{where}.profile", limits, generation)
         if query.exclude_item_ids:
@@ -199,66 +200,11 @@ def _check_history(history: History, where: str, limits: Limits, generation: Gen
             raise BadRequest("give the history oldest first", field=f"{where}.timestamps_us")
 
 
-def _check_vectors(vectors: FloatArray, where: str, most: int, generation: Generation) -> None:
-    """vectors: [M, D] float32."""
-    if vectors.ndim != 2 or vectors.shape[1] != generation.bundle.dim:
-        dim = vectors.shape[1] if vectors.ndim == 2 else 0
-        raise BadVector(
-            f"vectors of dimension {dim}; this bundle's have {generation.bundle.dim}", field=where
-        )
-    between(where, len(vectors), 1, most, unit="vectors")
-    check_numbers(vectors, where)
-
-
-def check_numbers(vectors: FloatArray, where: str) -> None:
-    """Raise BadVector for numbers [n, D] that cannot be reckoned with."""
-    broken = np.flatnonzero(~(np.abs(vectors) <= LARGEST).all(axis=1))  # NaN is not, either
-    if len(broken):
-        raise BadVector(
-            f"vector {broken[0]} holds NaN, infinity or a number beyond {LARGEST:g}", field=where
-        )
-
-
 def _check_profile(query: UserQuery, where: str, limits: Limits, generation: Generation) -> None:
     if query.history is None:
         raise BadRequest("a profile goes with a history given in the request", field=where)
     declared = generation.schema.user_features
-    _check_features(query.profile, declared, where, limits, of="user")
-
-
-def _check_features(
-    features: Features, declared: Mapping[str, Feature], where: str, limits: Limits, *, of: str
-) -> None:
-    for name, value in features.items():
-        feature = declared.get(name)
-        if feature is None:
-            raise UnknownField(
-                f"no {of} feature {name!r:.80}; declared: {', '.join(declared) or 'none'}",
-                field=where,
-            )
-        if isinstance(value, np.ndarray):
-            given = "vector"
-            if feature.type == "vector" and value.shape != (feature.dim,):
-                raise BadVector(
-                    f"{name!r} has dimension {value.size}, not {feature.dim}", field=where
-                )
-            check_numbers(value[np.newaxis], where)
-        elif isinstance(value, str):
-            given = "text" if feature.type == "text" else "category"
-            if given == "category" and value:
-                check_ids([value], where, limits)
-            elif given == "text":
-                _check_length(value, where, limits.max_text_bytes)
-        elif isinstance(value, float | int):
-            given = "number"
-            if not math.isfinite(value):
-                raise BadRequest(f"{name!r} is {value}; leave out what is not known", field=where)
-        else:
-            given = "categories"
-            between(where, len(value), 0, limits.max_values, unit="values")
-            check_ids(list(map(str, value)), where, limits)
-        if given != feature.type:
-            raise BadRequest(f"{name!r} is of type {feature.type}, not {given}", field=where)
+    check_features(query.profile, declared, where, limits, of="user")
 
 
 def check_filters(filters: Sequence[Filter], limits: Limits, generation: Generation) -> None:
@@ -276,7 +222,7 @@ def _check_filter(filter_: Filter, where: str, limits: Limits) -> None:
         if depth > limits.max_filters:
             raise BadRequest(f"negations nest deeper than {limits.max_filters}", field="filters")
     part = "any_of" if isinstance(filter_, AnyOf) else "range"
-    _check_length(filter_.field, f"{where}.{part}.field", limits.max_id_bytes)
+    check_length(filter_.field, f"{where}.{part}.field", limits.max_id_bytes)
     if isinstance(filter_, AnyOf):
         where = f"{where}.any_of.values"
         between(where, len(filter_.values), 1, limits.max_values, unit="values")
@@ -306,39 +252,9 @@ def check_fields(
             field="fields",
         )
     for i, name in enumerate(fields):
-        _check_length(name, f"fields[{i}]", limits.max_id_bytes)
+        check_length(name, f"fields[{i}]", limits.max_id_bytes)
         if name not in generation.columns:
             raise UnknownField(
                 f"no item column {name!r:.80}; columns: {', '.join(generation.columns)}",
                 field=f"fields[{i}]",
             )
-
-
-def check_ids(ids: Sequence[str], where: str, limits: Limits) -> None:
-    """Raise BadRequest for empty or too long ids."""
-    most = limits.max_id_bytes
-    for i, name in enumerate(ids):
-        if not name:
-            raise BadRequest("an empty string is no id and no value", field=f"{where}[{i}]")
-        if 4 * len(name) > most:
-            _check_length(name, f"{where}[{i}]", most)
-
-
-def _check_length(text: str, where: str, most: int) -> None:
-    # A character has at most 4 bytes, so most texts need no encoding to be known short enough.
-    if 4 * len(text) > most and len(text.encode()) > most:
-        raise BadRequest(f"longer than {most} bytes: {text[:40]!r}…", field=where)
-
-
-def check_time(time_us: int, where: str = "time_us") -> None:
-    """Raise BadRequest for a moment that no calendar has."""
-    most = 253_402_300_800_000_000  # the year 10000, beyond which Arrow and Python have no dates
-    if not -most <= time_us <= most:
-        raise BadRequest(f"{time_us} µs since 1970 is no time that a calendar has", field=where)
-
-
-def between(where: str, number: int, least: int, most: int, unit: str = "") -> None:
-    """Raise BadRequest for a number outside its limits."""
-    if not least <= number <= most:
-        unit = f" {unit}" if unit else ""
-        raise BadRequest(f"{number}{unit} are not allowed; allowed: {least} to {most}", field=where)

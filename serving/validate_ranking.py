@@ -6,21 +6,18 @@ As serving/validate.py: each check raises BadRequest, naming the field.
 from collections.abc import Mapping
 
 from model.schema import KINDS
+from serving.checks import LARGEST, between, check_ids, check_time
 from serving.config import Limits
 from serving.domain import RecommendRequest, RerankRequest, SlateRules
 from serving.errors import BadRequest, UnknownField
 from serving.generation import Generation
 from serving.validate import (
-    LARGEST,
-    between,
     check_fields,
     check_filters,
-    check_ids,
     check_k,
     check_objective,
     check_queries,
     check_search,
-    check_time,
     most_rows,
     num_vectors,
 )

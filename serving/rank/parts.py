@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.domain import Slates, join
+from serving.candidates import join
+from serving.domain import Slates
 
 CANDIDATES_A_TURN = 8192
 """A batch with more candidates is ranked in several turns, between which others have theirs."""
