@@ -1,7 +1,7 @@
 """The value model of a bundle: how likely each candidate is to be clicked, liked, bought.
 
 Runs value.onnx on ONNX Runtime. All that it reads of an item was computed at export
-(docs/decisions/0011); a request costs a gather and the graph. Knows no requests and no slates.
+(docs/decisions/0013); a request costs a gather and the graph. Knows no requests and no slates.
 """
 
 from collections.abc import Callable, Mapping, Sequence

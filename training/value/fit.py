@@ -56,6 +56,8 @@ def fit_network(
 ) -> Fit:
     """Train the network in place; it ends with the weights of the best epoch, in evaluation mode.
 
+    Where no label of the choosing day can be told, no epoch is better than another: the last one's.
+
     Raises Diverged if the loss is no longer a number.
     """
     started = time.perf_counter()
@@ -77,6 +79,7 @@ def fit_network(
     size = config.batch_size(num)
     num_steps = math.ceil(num / size) * config.epochs
     step, best = 0, math.inf
+    judged = bool(choose.exposures.known.any())
     best_epoch, best_weights = 0, copy.deepcopy(network.state_dict())
     losses: list[float] = []
     choosing: list[float] = []
@@ -106,7 +109,7 @@ def fit_network(
                 f"the loss is {losses[-1]} in epoch {epoch}: training diverged. Nothing was "
                 "written; train again with a lower learning_rate."
             )
-        if choosing[-1] < best:
+        if choosing[-1] < best or not judged:
             best, best_epoch = choosing[-1], epoch
             best_weights = copy.deepcopy(mean.state_dict())
         elif epoch - best_epoch >= config.patience:

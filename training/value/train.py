@@ -50,6 +50,11 @@ def train_value(
     kept, notes = _heads_to_learn(parts["fit"])
     parts = {name: part.with_heads(kept) for name, part in parts.items()}
     notes += _left_out(log, parts)
+    if not parts["choose"].known.any():
+        notes.append(
+            "no label of the choosing day can be told, so nothing says when to stop: it is trained "
+            f"for all {config.epochs} epochs. Hold out more days, or declare shorter windows."
+        )
     stats = count_stats(parts["before"], run.split.training.popularity())
     say(0.1, "run the item tower")
     items = item_arrays(run, model, stats)

@@ -265,6 +265,24 @@ def test_damage_is_noticed(shown: Shown, tmp_path: Path) -> None:
         load_value(open_run(path, dataset=shown.run.dataset))
 
 
+def test_without_a_choosing_day_that_tells_all_epochs_are_trained(tmp_path: Path) -> None:
+    """A window of a day and a half is over for some of what is fitted, and for none of the last
+    day."""
+    dataset = write_taste(tmp_path / "d", num_users=20)
+    text = (dataset / "dataset.toml").read_text()
+    only = text[: text.index("[[heads]]")]
+    only += '[[heads]]\nname = "click"\nevent = "click"\nwindow_days = 1.5\n'
+    (dataset / "dataset.toml").write_text(only)
+    config = replace(TINY, split="time", holdout_days=3, epochs=1)
+    start_run(dataset, tmp_path / "run", config, rank=join("cpu"), reporter=Silent())
+    run = open_run(tmp_path / "run")
+    report = train_value(run, load_best(run)[0], replace(CONFIG, epochs=6, patience=1))
+    assert report.value.facts["best_epoch"] == len(report.value.facts["losses"]) == 6
+    assert report.value.facts["parts"]["choose"]["known"] == {"click": 0}
+    assert any("trained for all 6 epochs" in note for note in report.notes)
+    assert report.choosing["click"].to_json()["value"]["auc"] is None
+
+
 def test_heads_that_cannot_be_learned_are_left_out_and_named(tmp_path: Path) -> None:
     dataset = write_taste(tmp_path / "d", num_users=20)
     text = (dataset / "dataset.toml").read_text()
