@@ -162,6 +162,53 @@ def test_the_item_sides_agree(case: Case, batch: int) -> None:
     assert item_side_error(case.network, case.item, [given]) < MAX_ERROR / 10
 
 
+class Experts(torch.nn.Module):
+    """Two experts that each head mixes in its own way, where the shared bottom stood (Ma et al.,
+    Multi-gate Mixture-of-Experts, KDD 2018)."""
+
+    def __init__(self, user_size: int, candidate_size: int, num_heads: int, size: int) -> None:
+        super().__init__()
+        self.experts = torch.nn.Linear(user_size + candidate_size, 2 * size)
+        self.gates = torch.nn.Linear(user_size, 2 * num_heads)
+        self.num_heads = num_heads
+
+    def forward(self, user: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        known = user.unsqueeze(1).expand(-1, candidates.shape[1], -1)
+        states = self.experts(torch.cat([known, candidates], dim=-1)).relu()
+        states = states.unflatten(-1, (2, -1)).unsqueeze(2)
+        gates = self.gates(user).unflatten(-1, (self.num_heads, 2)).softmax(dim=-1)
+        mixed: torch.Tensor = (states * gates[:, None, :, :, None]).sum(dim=3)
+        return mixed  # [B, C, T, H]
+
+
+def test_another_network_takes_the_place_of_the_shared_bottom(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ValueNetwork(EVERYTHING)
+    side = network.request_side
+    sizes = side.features.user_size, side.features.candidate_size
+    side.bottom = Experts(*sizes, len(EVERYTHING.heads), EVERYTHING.hidden[-1])  # type: ignore[assignment]
+    network.eval()
+    path = tmp_path / "value.onnx"
+    case = Case(EVERYTHING, network, path, path, lambda path, given: np.empty(0, np.float32))
+    names = export_request_side(network, path)
+    for shape in ((1, 0, 1), (3, MAX_HISTORY, 500)):
+        given = asked(case, *shape)
+        assert request_side_error(network, path, [given]) < MAX_ERROR / 10
+        (found,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+            None, {name: given[name] for name in names}
+        )
+        assert found.shape == (shape[0], shape[2], len(EVERYTHING.heads))
+    # Each head reads its own mixture: no two are alike but for their weights.
+    with torch.no_grad():
+        side.heads.weight.fill_(1.0)
+        side.heads.bias.zero_()
+    tensors = {n: torch.from_numpy(array) for n, array in asked(case, 2, 9, 5).items()}
+    profile = {name: value for name, value in tensors.items() if name.startswith("profile.")}
+    parts = ("history", "events", "gaps", "mask", "idle", "interests")
+    logits = side(*(tensors[n] for n in parts), profile, tensors["candidates"], tensors["scores"])
+    assert (logits[..., 0] - logits[..., 1]).abs().min() > 0
+
+
 def test_a_candidate_does_not_depend_on_the_others(case: Case) -> None:
     given = asked(case, 2, 9, 40)
     together = case.run(case.request, given)
