@@ -28,8 +28,8 @@ OFFERED = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0)
 METRICS = "127.0.0.1:50991"
 MOST_OPEN = 1024
 """Calls under way at most, so that h2load is not the one who waits."""
-LATE = ("DEADLINE_EXCEEDED", "CANCELLED")
-"""What a call that is out of time gets; the second where its stream is closed already."""
+LATE = ("OVERLOADED", "DEADLINE_EXCEEDED", "CANCELLED")
+"""What a call gets that could not be answered in time; the last where its stream is closed."""
 LEFT_OUT = ("diversity", "value_model", "probes")
 
 

@@ -23,6 +23,7 @@ def serve_command(work: Path, *options: object) -> list[str]:
     """`penchant serve` of WORK/bundle and WORK/state on a free port."""
     command = [*PENCHANT, "serve", str(work / "bundle")]
     command += ["--state", str(work / "state"), "--port", "0", "--log-level", "error"]
+    command += ["--max-connection-age", "3600"]  # h2load does not connect again
     return command + [str(option) for option in options]
 
 

@@ -15,6 +15,7 @@ from model.encode import HistoryBatch, pad_histories
 from model.tower_session import TowerSession
 from serving.domain import NO_LIMIT, Budget
 from serving.profiles import Profiles, feature_column
+from serving.stages import stage
 from serving.turns import Turns
 
 Float32 = npt.NDArray[np.float32]
@@ -97,7 +98,7 @@ class ItemTower:
         for start in range(0, len(kinds), ITEMS_A_RUN):
             some = slice(start, start + ITEMS_A_RUN)
             # A thousand long texts take 150 MB: one call at a time, and a part of it.
-            with self._turns.held(budget):
+            with self._turns.held(budget), stage("encode"):
                 parts.append(self._vectors(kinds[some], features[some]))
         return np.concatenate(parts)
 

@@ -18,6 +18,7 @@ from serving import stages
 from serving.calls import CallExecutor
 from serving.errors import BadRequest, DeadlineExceeded, InternalError, Overloaded
 from serving.logs import logger
+from serving.pace import Pace
 from serving.request_id import REQUEST_ID, request_id
 from serving.stages import CallRecord
 from serving.status import DETAIL_KEY, retry_pushback, to_status
@@ -46,6 +47,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         self._executor, self._telemetry = executor, telemetry
         self._handlers: dict[str, Any] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._paces: dict[str, Pace] = {}
         self._log = logger()
         self._in_flight: set[CallRecord] = set()
         self.num_begun = 0
@@ -97,6 +99,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
 
     def _wrap(self, method: str, handler: Any) -> Any:
         service, rpc = method.split("/")[1:]
+        pace = self._paces.setdefault(service, Pace())
         answer, parse = handler.unary_unary, handler.request_deserializer
 
         def call(data: bytes, context: Any) -> Any:
@@ -110,10 +113,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             stages.add_lap("queue", came, begun)
             try:
                 try:
-                    self._admit(context)
-                    with stages.stage("parse"):
-                        request = _parsed(parse, data)
-                    response = answer(request, context)
+                    self._admit(context, pace)
+                    with pace.begun():
+                        with stages.stage("parse"):
+                            request = _parsed(parse, data)
+                        response = answer(request, context)
                 except PenchantError as error:
                     self._refuse(record, service, metadata, context, error)
                 except Exception as error:
@@ -141,7 +145,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             call, request_deserializer=None, response_serializer=handler.response_serializer
         )
 
-    def _admit(self, context: Any) -> None:
+    def _admit(self, context: Any, pace: Pace) -> None:
         """Raise Overloaded or DeadlineExceeded for a call that is not to be begun."""
         if self._executor.is_refusing:
             raise Overloaded(
@@ -150,6 +154,12 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded("the deadline passed before the call was begun")
+        if remaining is not None and remaining < (expected := pace.expected()):
+            raise Overloaded(
+                f"the {pace.num_begun} calls before this one take about {expected * 1000:.0f} ms "
+                f"yet, and {remaining * 1000:.0f} ms are left until its deadline",
+                retry_after=expected,
+            )
 
     def _refuse(
         self, record: CallRecord, service: str, metadata: Any, context: Any, error: PenchantError

@@ -32,7 +32,6 @@ from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
-from serving.stages import stage
 from serving.store.base import UserStore, store_path
 from serving.store.sqlite import SqliteStore
 from serving.validate import (
@@ -144,12 +143,11 @@ class Runtime:
         rows = check_embed_items(request, self.limits, self.generation)
         if request.item_ids:
             return self.generation.vectors[rows]
-        with stage("encode"):
-            return self.generation.item_tower.vectors(
-                [item.kind for item in request.items],
-                [item.features for item in request.items],
-                request.budget,
-            )
+        return self.generation.item_tower.vectors(
+            [item.kind for item in request.items],
+            [item.features for item in request.items],
+            request.budget,
+        )
 
     def similar(self, request: SimilarRequest) -> Answer:
         """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
@@ -216,6 +214,7 @@ class Runtime:
             Wish(k=request.k, weights=request.weights, slate=request.slate),
             now=answer.now,
             budget=request.budget,
+            hurries=bool(answer.left_out),
         )
 
     def _compute(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:

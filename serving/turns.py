@@ -12,6 +12,7 @@ from threading import Lock
 
 from serving.domain import Budget
 from serving.errors import DeadlineExceeded
+from serving.stages import add_lap
 
 _LONGEST = 3600.0
 
@@ -53,11 +54,12 @@ class Turns:
     def held(self, budget: Budget) -> Iterator[None]:
         """Has the turn in the block. Raises DeadlineExceeded or Cancelled, before the block, where
         it is of no use to anyone any more."""
-        patience = max(budget.deadline - time.monotonic(), 0.0)
+        came, patience = time.perf_counter(), max(budget.deadline - time.monotonic(), 0.0)
         if not self.take(min(patience, _LONGEST)):
             raise DeadlineExceeded("the deadline passed while the call waited for its turn")
         try:
             budget.check()
+            add_lap("turn", came, time.perf_counter())
             yield
         finally:
             self.give()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 DEGRADATIONS = ("diversity", "value_model", "probes")
 """What is left out to meet a deadline, in this order: slates go by value alone; candidates go by
-their retrieval score; the index reads a part of its lists. Each is decided when it comes to it."""
+their retrieval score; the index reads a part of its lists."""
 
-_MARGIN = 1.5
+MARGIN = 1.5
 """A stage is taken to need so many times what it needed on average."""
 _FORGETS = 0.1
 """How much of the average a new measurement makes up."""
@@ -49,15 +49,16 @@ class Cost:
         self._averages[size] = now
         self._measured[size] = time.monotonic()
 
-    def of(self, units: int) -> float:
-        """Seconds that so many units may take; 0 until the first is measured."""
+    def of(self, units: int, *, margin: float = MARGIN) -> float:
+        """Seconds that so many units may take: margin times what they took on average; 0 until the
+        first is measured."""
         wanted = _size(units)
         # What was measured of about as many; of fewer rather than of more.
         known = [size for size in range(_SIZES) if self._averages[size]]
         if not known:
             return 0.0
         size = min(known, key=lambda size: (abs(size - wanted), size))
-        return _MARGIN * self._faded(size) * units
+        return margin * self._faded(size) * units
 
     def _faded(self, size: int) -> float:
         stale = time.monotonic() - self._measured[size] - _FRESH

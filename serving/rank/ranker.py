@@ -57,10 +57,12 @@ class Ranker:
         *,
         now: Int64,
         budget: Budget,
+        hurries: bool = False,
     ) -> Slates:
         """One slate a query, out of its candidates.
 
-        readers, vectors: [Q], each query's user and interests [M, D]. now: [Q] UTC µs. Raises
+        readers, vectors: [Q], each query's user and interests [M, D]. now: [Q] UTC µs. hurries: the
+        candidates were searched for in haste, so what is left out first is left out. Raises
         DeadlineExceeded where there is no time left at all, and Cancelled where nobody waits.
         """
         ends = np.cumsum(candidates.counts)
@@ -76,7 +78,7 @@ class Ranker:
             )
             some = slice(first, last)
             with self._turns.held(budget):
-                plan = plan or self._plan(candidates, wish, budget)
+                plan = plan or self._plan(candidates, wish, budget, hurries)
                 slates.append(
                     self._rank(
                         part, readers[some], vectors[some], wish, now[some], budget, plan, first
@@ -84,7 +86,7 @@ class Ranker:
                 )
         return slates[0] if len(slates) == 1 else together(slates)
 
-    def _plan(self, candidates: Candidates, wish: Wish, budget: Budget) -> "_Plan":
+    def _plan(self, candidates: Candidates, wish: Wish, budget: Budget, hurries: bool) -> "_Plan":
         """What there is time for, the same for all slates of a request."""
         diversity = self._diversity if wish.slate.diversity is None else wish.slate.diversity
         model, num_slates = self._generation.value, len(candidates.counts)
@@ -94,10 +96,10 @@ class Ranker:
         shown = int(np.minimum(counts, wish.k).sum() if wish.k else counts.sum())
         left = budget.deadline - time.monotonic() - self._costs.answer.of(shown + num_slates)
         value_cost = self._costs.value.of(len(candidates.rows)) if use_model else 0.0
-        if diversity and left < value_cost + self._costs.arrange.of(num_slates):
+        if diversity and (hurries or left < value_cost + self._costs.arrange.of(num_slates)):
             diversity = 0.0
             left_out.append("diversity")
-        if use_model and left < value_cost:
+        if use_model and (hurries or left < value_cost):
             use_model = False
             left_out.append("value_model")
         return _Plan(diversity, use_model, tuple(left_out))

@@ -64,6 +64,7 @@ def rank(
     budget: Budget,
     slate: SlateRules,
     k: int = 10,
+    hurries: bool = False,
 ) -> tuple[list[int], tuple[str, ...]]:
     assert answer.candidates is not None
     slates = Ranker(generation, costs, diversity=0.0).rank(
@@ -73,6 +74,7 @@ def rank(
         Wish(k=k, weights={}, slate=slate),
         now=answer.now,
         budget=budget,
+        hurries=hurries,
     )
     return slates.candidates.rows.tolist(), slates.left_out
 
@@ -109,6 +111,15 @@ def test_diversity_goes_first_then_the_value_model(generation: Generation, answe
     scores = answer.candidates.scores[:50]
     best = answer.candidates.rows[:50][np.argsort(-scores, kind="stable")][:10]
     assert rows[:10] == best.tolist()
+
+
+def test_what_was_searched_for_in_haste_is_not_ranked_at_leisure(
+    generation: Generation, answer: Answer
+) -> None:
+    quick, left_out = rank(generation, answer, new_costs(), Budget(), VARIED, hurries=True)
+    assert left_out == ("diversity", "value_model")
+    plain, left_out = rank(generation, answer, new_costs(), Budget(), SlateRules(), hurries=True)
+    assert left_out == ("value_model",) and plain == quick
 
 
 def test_what_was_not_asked_for_is_not_left_out(generation: Generation, answer: Answer) -> None:
