@@ -87,6 +87,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming the first field that is not allowed."""
+        require(0 <= self.seed < 1 << 63, "seed", self.seed, "0 to 9223372036854775807")
         for name in ("epochs", "batch_tokens", "evaluate_every", "patience", "validation_users"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in (

@@ -149,6 +149,7 @@ def test_every_recipe_is_a_whole_config() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"seed": -1}, "seed = -1 is not allowed; allowed: 0 to"),
         ({"epochs": 0}, "epochs = 0 is not allowed; allowed: 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0 is not allowed; allowed: above 0"),
         ({"logq_correction": 1.5}, "logq_correction = 1.5 is not allowed; allowed: 0 to 1"),
