@@ -57,7 +57,7 @@ def measure(address: str, payload: Path, rate: float, seconds: float) -> dict[st
         requests=requests,
         headers=[f"grpc-timeout: {DEADLINE_MS}m"],
         rate=rate,
-    )
+    ).figures()
     after = counted()
     delta = {name: after[name] - before.get(name, 0.0) for name in after}
     # Calls whose time is over before Python hears of them are refused by gRPC, and not counted.
@@ -97,7 +97,7 @@ def main() -> None:
     with pinned(serve_command(args.work, "--metrics-port", METRICS.split(":")[1])) as address:
         load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=500)  # warm
         closed = load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=3000)
-        capacity = closed["requests_per_second"]
+        capacity = closed.requests_per_second
         figures: dict[str, Any] = {"capacity_per_second": round(capacity, 1)}
         for offered in OFFERED:
             found = measure(address, payload, offered * capacity, args.seconds)

@@ -1,6 +1,6 @@
 """What a `Recommend` costs: 500 of 500 thousand items ranked, 50 shown, one worker on one core.
 
-    python benchmarks/recommend.py --work DIR [--rounds 3]
+    python benchmarks/recommend.py --work DIR [--rounds 25]
 
 The first start makes a world of 500 thousand items, trains towers and value model on it for minutes
 and exports a bundle (kept in DIR). Then, in one run and in turns: `Recommend` and `Retrieve` of a
@@ -11,9 +11,13 @@ relevance, and two workers on both cores with the load beside them.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +29,7 @@ from results import write_result
 from serving_load import (
     LOAD_CORE,
     SERVER_CORE,
+    Load,
     framed,
     load,
     long_history,
@@ -43,6 +48,10 @@ TRAIN = ("--recipe", "demo", "--split", "time", "--max-minutes", 2)
 """What a value model learns from must lie behind the towers' training."""
 MOST = {"Recommend": 1.5, "Retrieve": 1.4}
 """The ratios that are asked for."""
+RAW = ("tower", "search", "search 500", "value", "slate")
+BURSTS = {"Recommend": 150, "Retrieve": 300}
+"""Calls of one burst, of a second or less."""
+_FIRST = np.zeros(1, np.int64)
 
 
 def prepare(work: Path) -> None:
@@ -59,63 +68,80 @@ def prepare(work: Path) -> None:
         penchant("load-users", work / "snapshot", "--state", work / "state")
 
 
-def raw_costs(work: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of each network and search alone, batch of one, one thread."""
-    generation = Generation(open_bundle(work / "bundle"))
-    history = long_history(work, HISTORY)
-    rows = generation.rows_of(history["item_ids"])
-    events = generation.event_codes_of(history["events"])
-    times = np.array([int(t.timestamp() * 1e6) for t in history["timestamps"]])
-    now, value = times[-1:], generation.value
-    assert value is not None
-    spent: dict[str, list[float]] = {"tower": [], "search": [], "search 500": [], "value": []}
-    slates: list[float] = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        interests = generation.tower.interests(
-            [rows], [events], [times], [""], now=now, objectives=np.zeros(1, np.int64)
-        )
-        spent["tower"].append(time.perf_counter() - begun)
-        flat = interests.reshape(-1, generation.bundle.dim)
-        begun = time.perf_counter()
-        generation.index.search(flat, K)
-        spent["search"].append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        found, scores = generation.index.search(flat, CANDIDATES)
-        spent["search 500"].append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        chances = value.chances(
-            [rows],
-            [events],
-            [times],
-            [""],
-            interests,
-            now=now,
-            candidates=found[:1],
-            scores=scores[:1],
-        )
-        spent["value"].append(time.perf_counter() - begun)
-        values, vectors = chances[0].sum(axis=1), generation.vectors[found[0]]
-        begun = time.perf_counter()
-        arrange(values, 100, vectors=vectors, diversity=0.3)
-        slates.append(time.perf_counter() - begun)
-    return {name: median(values) * 1000 for name, values in {**spent, "slate": slates}.items()}
+class RawCosts:
+    """Each network and search alone, batch of one, one thread."""
+
+    def __init__(self, work: Path) -> None:
+        self._generation = Generation(open_bundle(work / "bundle"))
+        history = long_history(work, HISTORY)
+        self._rows = self._generation.rows_of(history["item_ids"])
+        self._events = self._generation.event_codes_of(history["events"])
+        self._times = np.array([int(t.timestamp() * 1e6) for t in history["timestamps"]])
+
+    def measure(self, runs: int) -> dict[str, float]:
+        """Mean milliseconds of each, in a `Retrieve` and a `Recommend` by turns: a search right
+        after another of the same vector would find its lists in the processor's caches."""
+        generation, now = self._generation, self._times[-1:]
+        given = ([self._rows], [self._events], [self._times], [""])
+        assert generation.value is not None
+        spent: dict[str, list[float]] = {name: [] for name in RAW}
+
+        def lap(name: str) -> None:
+            nonlocal begun
+            ended = time.perf_counter()
+            spent[name].append(ended - begun)
+            begun = ended
+
+        for _ in range(runs):
+            for wanted in (K, CANDIDATES):
+                begun = time.perf_counter()
+                interests = generation.tower.interests(*given, now=now, objectives=_FIRST)
+                lap("tower")
+                flat = interests.reshape(-1, generation.bundle.dim)
+                found, scores = generation.index.search(flat, wanted)
+                lap("search" if wanted == K else "search 500")
+            chances = generation.value.chances(
+                *given, interests, now=now, candidates=found[:1], scores=scores[:1]
+            )
+            lap("value")
+            values, vectors = chances[0].sum(axis=1), generation.vectors[found[0]]
+            begun = time.perf_counter()
+            arrange(values, 100, vectors=vectors, diversity=0.3)
+            lap("slate")
+        return {name: 1000 * float(np.mean(times)) for name, times in spent.items()}
 
 
-def measure_raw(work: Path) -> dict[str, float]:
-    """raw_costs in a process of its own, pinned to the server's core."""
-    done = subprocess.run(
-        [
-            *("taskset", "-c", str(SERVER_CORE)),
-            *(sys.executable, __file__, "--raw", "--work", str(work)),
-        ],
-        check=True,
-        capture_output=True,
+def answer_raw(work: Path) -> None:
+    """A line of costs for each line that asks for some, until there are none."""
+    os.sched_setaffinity(0, {SERVER_CORE})
+    costs = RawCosts(work)
+    costs.measure(50)  # warm
+    for line in sys.stdin:
+        print(json.dumps(costs.measure(int(line))), flush=True)
+
+
+@contextmanager
+def raw_process(work: Path) -> Iterator[Callable[[int], dict[str, float]]]:
+    """RawCosts.measure in a process of its own on the server's core, idle but when it is asked."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--raw", "--work", str(work)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
         env={**ENVIRONMENT, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
-    lines = [line.split("=") for line in done.stdout.splitlines() if "=" in line]
-    return {name: float(value) for name, value in lines}
+    assert process.stdin is not None and process.stdout is not None
+
+    def ask(runs: int) -> dict[str, float]:
+        print(runs, file=process.stdin, flush=True)
+        costs: dict[str, float] = json.loads(process.stdout.readline())
+        return costs
+
+    try:
+        yield ask
+    finally:
+        process.stdin.close()
+        process.wait(30)
 
 
 def one_answer(address: str, name: str, request: Any) -> bytes:
@@ -134,67 +160,81 @@ def main() -> None:
     """Prepare, measure in rounds, write the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="where the bundle is kept")
-    parser.add_argument("--requests", type=int, default=1500, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--prepare-only", action="store_true")
     parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.raw:
-        for name, value in raw_costs(args.work, 300).items():
-            print(f"{name}={value}")
+        answer_raw(args.work)
         return
     prepare(args.work)
-    if args.prepare_only:
-        return
-    user = long_history(args.work, HISTORY)["user_id"]
+    if not args.prepare_only:
+        report(*measure(args.work, args.rounds), scaling(args.work))
+
+
+def measure(work: Path, rounds: int) -> tuple[dict[str, list[Load]], list[dict[str, float]]]:
+    """Loads of each server by `RPC SERVER CONCURRENCY`, and the raw costs, round by round.
+
+    All are up all the time and asked in turns, a second each: this machine's speed may change from
+    one second to the next, and a ratio is of what was measured together.
+    """
+    user = long_history(work, HISTORY)["user_id"]
     requests = {
         "Recommend": pb.RecommendRequest(
             queries=[{"user_id": user}], k=SHOWN, num_candidates=CANDIDATES
         ),
         "Retrieve": pb.RetrieveRequest(queries=[{"user_id": user}], k=K),
     }
-    runs: dict[str, list[dict[str, float]]] = {}
+    runs: dict[str, list[Load]] = {}
     raw: list[dict[str, float]] = []
-    for _ in range(args.rounds):
+    with ExitStack() as stack:
+        ours = stack.enter_context(pinned(serve_command(work)))
+        servers = []
         for name, request in requests.items():
-            payload, answer = args.work / f"{name}.bin", args.work / f"{name}.answer"
+            payload, answer = work / f"{name}.bin", work / f"{name}.answer"
             payload.write_bytes(framed(request.SerializeToString()))
-            with pinned(serve_command(args.work)) as address:
-                answer.write_bytes(one_answer(address, name, request))
-                measure(runs, name, "penchant", address, payload, args.requests)
-            empty = [sys.executable, str(Path(__file__).parent / "empty_server.py"), str(answer)]
+            answer.write_bytes(one_answer(ours, name, request))
+            script = Path(__file__).with_name("empty_server.py")
+            empty = [sys.executable, str(script), str(answer)]
             empty += ["--recommend"] if name == "Recommend" else []
-            with pinned(empty) as address:
-                measure(runs, name, "empty", address, payload, args.requests)
-        raw.append(measure_raw(args.work))
-    payload = args.work / "Recommend.bin"
-    for workers in (1, 2):
-        serve = serve_command(args.work, "--workers", workers)
-        with pinned(serve, (SERVER_CORE, LOAD_CORE)) as address:
-            for _ in range(args.rounds):
-                found = load(address, "Recommend", payload, concurrency=32, requests=args.requests)
-                runs.setdefault(f"workers {workers}", []).append(found)
-    report(runs, raw)
+            at = stack.enter_context(pinned(empty))
+            servers += [(name, "penchant", ours, payload), (name, "empty", at, payload)]
+        costs = stack.enter_context(raw_process(work))
+        for name, _, address, payload in servers:
+            for concurrency in (1, 32):
+                load(address, name, payload, concurrency=concurrency, requests=300)  # warm
+        for _ in range(rounds):
+            for concurrency in (1, 32):
+                for name, who, address, payload in servers:
+                    calls = BURSTS[name] * (5 if who == "empty" else 1) * (1 + concurrency // 32)
+                    found = load(address, name, payload, concurrency=concurrency, requests=calls)
+                    runs.setdefault(f"{name} {who} {concurrency}", []).append(found)
+            raw.append(costs(150))
+    return runs, raw
 
 
-def measure(
-    runs: dict[str, list[dict[str, float]]],
-    name: str,
-    who: str,
-    address: str,
-    payload: Path,
-    requests: int,
+def scaling(work: Path) -> dict[int, float]:
+    """Calls a second of one and of two workers that share both cores with the load, in turns."""
+    cores = (SERVER_CORE, LOAD_CORE)
+    with (
+        pinned(serve_command(work, "--workers", 1), cores) as one,
+        pinned(serve_command(work, "--workers", 2), cores) as two,
+    ):
+        rates: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(6):
+            for workers, address in ((1, one), (2, two)):
+                found = load(
+                    address, "Recommend", work / "Recommend.bin", concurrency=32, requests=600
+                )
+                rates[workers].append(found.requests_per_second)
+    return {workers: median(found[1:]) for workers, found in rates.items()}  # the first warms
+
+
+def report(
+    runs: dict[str, list[Load]], raw: list[dict[str, float]], rates: dict[int, float]
 ) -> None:
-    """One server at both concurrencies."""
-    for concurrency in (1, 32):
-        load(address, name, payload, concurrency=concurrency, requests=200)  # warm
-        found = load(address, name, payload, concurrency=concurrency, requests=requests)
-        runs.setdefault(f"{name} {who} {concurrency}", []).append(found)
-
-
-def report(runs: dict[str, list[dict[str, float]]], raw: list[dict[str, float]]) -> None:
     """Medians over rounds, and the ratio of each round."""
-    middle = {key: median(one[key] for one in raw) for key in raw[0]}
+    middle = {key: median(one[key] for one in raw) for key in RAW}
     figures: dict[str, Any] = {
         f"raw_{key.replace(' ', '_')}_ms": round(value, 3) for key, value in middle.items()
     }
@@ -204,20 +244,25 @@ def report(runs: dict[str, list[dict[str, float]]], raw: list[dict[str, float]])
         for concurrency in (1, 32):
             costs: dict[str, list[float]] = {}
             for who in ("penchant", "empty"):
-                rounds = runs[f"{name} {who} {concurrency}"]
+                bursts = runs[f"{name} {who} {concurrency}"]
                 # Alone, a request costs its time; together, its share of the core.
                 costs[who] = [
-                    r["mean_ms"] if concurrency == 1 else 1000 / r["requests_per_second"]
-                    for r in rounds
+                    float(one.spent_ms.mean())
+                    if concurrency == 1
+                    else 1000 / one.requests_per_second
+                    for one in bursts
                 ]
-                found = {key: median(r[key] for r in rounds) for key in rounds[0]}
+                whole = Load(
+                    median(one.requests_per_second for one in bursts),
+                    np.concatenate([one.spent_ms for one in bursts]),
+                ).figures()
                 prefix = f"{name.lower()}{'' if who == 'penchant' else '_empty'}"
-                for key, value in found.items():
+                for key, value in whole.items():
                     figures[f"{prefix}/{key}@{concurrency}"] = round(value, 3)
                 row = [
                     f"`{name}`, {who} server, concurrency {concurrency}",
-                    f"{found['requests_per_second']:,.0f}",
-                    *(f"{found[key]:.2f}" for key in ("p50_ms", "p99_ms")),
+                    f"{whole['requests_per_second']:,.0f}",
+                    *(f"{whole[key]:.2f}" for key in ("p50_ms", "p99_ms")),
                     f"{median(costs[who]):.3f}",
                 ]
                 table.append([*row, "", ""])
@@ -225,34 +270,25 @@ def report(runs: dict[str, list[dict[str, float]]], raw: list[dict[str, float]])
                 own / (nothing + sum(one[part] for part in parts))
                 for own, nothing, one in zip(costs["penchant"], costs["empty"], raw, strict=True)
             ]
-            figures[f"{name.lower()}/ratio@{concurrency}"] = round(median(ratios), 3)
+            low, middle_ratio, high = np.percentile(ratios, (25, 50, 75)).tolist()
+            figures[f"{name.lower()}/ratio@{concurrency}"] = round(middle_ratio, 3)
             figures[f"{name.lower()}/ratios@{concurrency}"] = [round(r, 3) for r in ratios]
-            table[-2][-2:] = [f"**{median(ratios):.2f}**", f"at most {most}"]
+            table[-2][-2:] = [
+                f"**{middle_ratio:.2f}** ({low:.2f} to {high:.2f})",
+                f"at most {most}",
+            ]
     for key, label in {
         "tower": "user tower, alone",
         "search": f"search, {K}, alone",
         "search 500": f"search, {CANDIDATES}, alone",
         "value": f"value model, {CANDIDATES} candidates, alone",
+        "slate": "slate of 100 of 500, MMR, alone",
     }.items():
-        table.append([label, "", "", "", f"{middle[key]:.3f}", "", ""])
-    table.append(
-        [
-            "slate of 100 of 500, MMR, alone",
-            "",
-            "",
-            "",
-            f"{middle['slate']:.3f}",
-            "",
-            "at most 1 ms",
-        ]
-    )
-    rates = [
-        median(run["requests_per_second"] for run in runs[f"workers {workers}"])
-        for workers in (1, 2)
-    ]
-    figures |= {"workers_1_rps": round(rates[0], 1), "workers_2_rps": round(rates[1], 1)}
-    figures["scaling"] = round(rates[1] / rates[0], 2)
-    for workers, rate in zip((1, 2), rates, strict=True):
+        asked = "at most 1 ms" if key == "slate" else ""
+        table.append([label, "", "", "", f"{middle[key]:.3f}", "", asked])
+    figures |= {f"workers_{workers}_rps": round(rate, 1) for workers, rate in rates.items()}
+    figures["scaling"] = round(rates[2] / rates[1], 2)
+    for workers, rate in rates.items():
         label = f"`Recommend`, concurrency 32, {workers} on two cores, the load beside them"
         table.append([label, f"{rate:,.0f}", "", "", "", "", ""])
     write_result(
@@ -264,10 +300,11 @@ def report(runs: dict[str, list[dict[str, float]]], raw: list[dict[str, float]])
             f"{ITEMS:,} items; a {HISTORY}-event history read from the store for each call, towers "
             "and value model run for each call; no cache of answers. Ratio: a call's cost over "
             "(empty server that returns the same bytes + user tower + search + value model, each "
-            f"alone in a loop, batch of one, one thread, same core), median of {len(raw)} rounds. "
+            "alone in a loop, batch of one, one thread, same core); all take turns, a second each, "
+            f"and the ratio is the median of {len(raw)} rounds (in brackets: the quarters). "
             "Cost: at concurrency 1 the mean latency, at 32 the inverse of calls a second. Server "
             "on one core, h2load on the other, but for the last rows, where all share two cores: "
-            f"two workers answered {rates[1] / rates[0]:.2f} times the calls of one."
+            f"two workers answered {rates[2] / rates[1]:.2f} times the calls of one."
         ),
         command="python benchmarks/recommend.py --work DIR",
     )

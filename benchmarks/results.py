@@ -26,14 +26,16 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit the figures belong to, marked if the tree had changes."""
+    """The commit the figures belong to, marked if the tree had changes beside other results."""
+    changes = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"]
     try:
-        head = subprocess.check_output(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True
+        head, dirty = (
+            subprocess.check_output(command, cwd=ROOT, text=True).strip()
+            for command in (["git", "describe", "--always"], changes)
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head.strip()
+    return f"{head}-dirty" if dirty else head
 
 
 def write_result(

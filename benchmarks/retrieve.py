@@ -145,14 +145,18 @@ def main() -> None:
             for concurrency in (1, 32):
                 load(address, RPC, payload, concurrency=concurrency, requests=300)  # warm
                 runs.setdefault(f"penchant, {concurrency}", []).append(
-                    load(address, RPC, payload, concurrency=concurrency, requests=args.requests)
+                    load(
+                        address, RPC, payload, concurrency=concurrency, requests=args.requests
+                    ).figures()
                 )
         for name, command in (("empty", empty), ("empty aio", [*empty, "--aio"])):
             with pinned(command) as address:
                 for concurrency in (1, 32):
                     load(address, RPC, payload, concurrency=concurrency, requests=300)
                     runs.setdefault(f"{name}, {concurrency}", []).append(
-                        load(address, RPC, payload, concurrency=concurrency, requests=args.requests)
+                        load(
+                            address, RPC, payload, concurrency=concurrency, requests=args.requests
+                        ).figures()
                     )
         raw.append(measure_raw(args.work))
         paced.append(measure_raw(args.work, pause=runs["empty, 1"][-1]["mean_ms"] / 1000))

@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 from commands import ENVIRONMENT, PENCHANT
 
@@ -49,6 +51,24 @@ def pinned(command: list[str], cores: Sequence[int] = (SERVER_CORE,)) -> Iterato
         process.wait(30)
 
 
+@dataclass(frozen=True)
+class Load:
+    """What h2load saw."""
+
+    requests_per_second: float
+    spent_ms: npt.NDArray[np.float64]
+    """Of each call."""
+
+    def figures(self) -> dict[str, float]:
+        """Calls a second and latencies."""
+        return {
+            "requests_per_second": self.requests_per_second,
+            "p50_ms": float(np.percentile(self.spent_ms, 50)),
+            "p99_ms": float(np.percentile(self.spent_ms, 99)),
+            "mean_ms": float(self.spent_ms.mean()),
+        }
+
+
 def load(
     address: str,
     rpc: str,
@@ -58,8 +78,8 @@ def load(
     requests: int,
     headers: Sequence[str] = (),
     rate: float | None = None,
-) -> dict[str, float]:
-    """Requests a second and latencies in ms, by h2load on the other core.
+) -> Load:
+    """Calls by h2load on the other core.
 
     payload: a file with one message, as `framed` makes it. headers: `NAME: VALUE`, beside gRPC's.
     rate: calls a second that are begun, answered or not, while `concurrency` allows; None: a call
@@ -79,14 +99,9 @@ def load(
     if any(row[1] != "200" for row in rows) or len(rows) != requests:
         raise SystemExit(f"h2load saw failures:\n{done.stdout}")
     finished = [line for line in done.stdout.splitlines() if line.startswith("finished in")]
-    rate = float(finished[0].split(",")[1].split()[0])
-    spent = np.array([int(row[2]) for row in rows]) / 1000
-    return {
-        "requests_per_second": rate,
-        "p50_ms": float(np.percentile(spent, 50)),
-        "p99_ms": float(np.percentile(spent, 99)),
-        "mean_ms": float(spent.mean()),
-    }
+    return Load(
+        float(finished[0].split(",")[1].split()[0]), np.array([int(row[2]) for row in rows]) / 1000
+    )
 
 
 def framed(body: bytes) -> bytes:
