@@ -5,7 +5,7 @@ clients do not retry (github.com/grpc/grpc/issues/41785). So it is called when n
 
 1. Health says NOT_SERVING. Load balancers, and clients that watch health (ours do), look away.
 2. The listening socket is shut: new connections go to other workers and other replicas. The old
-   ones are served on; each is closed by GOAWAY, which loses no call, when it reaches the server's
+   ones are served on; each is closed by GOAWAY when it reaches the server's
    maximum age.
 3. When no call has come for a while and none is in flight, or every connection has had its age,
    the server is stopped.
