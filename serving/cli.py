@@ -158,7 +158,7 @@ def query(
                 num_history=5,
             )
         except BadRequest as error:
-            raise BadRequest(_in_flags(error, filter_ or ())) from None
+            raise BadRequest(in_flags(error, filter_ or ())) from None
     print_found(found, user or "this history", Console())
 
 
@@ -178,7 +178,7 @@ _FLAGS = {"k": "--k", "objective": "--objective", "queries[0].user_id": "USER"}
 _FLAGS |= {"queries[0].history": "--history", "queries[0].exclude_item_ids": "--exclude"}
 
 
-def _in_flags(error: BadRequest, filters: Sequence[str]) -> str:
+def in_flags(error: BadRequest, filters: Sequence[str]) -> str:
     """What a request's error says, in the words of this command."""
     place, text = error.field, str(error)
     if place.startswith("filters["):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from serving.cli import ADDRESS, Address, parse_filter, some_user
+from serving.cli import ADDRESS, Address, in_flags, parse_filter, some_user
 from serving.domain import Cap, KindShare, SlateRules
 from serving.errors import BadRequest
 
@@ -70,16 +70,19 @@ def recommend(
     )
     with Client(address, timeout=timeout, num_channels=1) as client:
         user = some_user(client) if anyone else user
-        shown = client.recommend(
-            user,
-            k=k,
-            num_candidates=candidates,
-            filters=[parse_filter(text) for text in filter_ or ()],
-            include_seen=include_seen,
-            weights=dict(_numbers("--weight", weight)),
-            slate=slate,
-            fields=("title", "kind"),
-        )
+        try:
+            shown = client.recommend(
+                user,
+                k=k,
+                num_candidates=candidates,
+                filters=[parse_filter(text) for text in filter_ or ()],
+                include_seen=include_seen,
+                weights=dict(_numbers("--weight", weight)),
+                slate=slate,
+                fields=("title", "kind"),
+            )
+        except BadRequest as error:
+            raise BadRequest(in_flags(error, filter_ or ())) from None
     print_recommended(shown, user, Console())
 
 

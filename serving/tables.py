@@ -40,7 +40,14 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         "circle": [circle or "–" for circle in found.circles],
         "interest": [str(interest + 1) for interest in found.interests],
     }
-    console.print(_table(f"For {who}", columns))
+    title = f"For {who}"
+    # Rich cuts the last columns away where all do not fit.
+    if sum(map(_room, columns, columns.values())) <= console.width:
+        console.print(_table(title, columns))
+    else:
+        why = {name: columns.pop(name) for name in ("score", "circle", "interest")}
+        console.print(_table(title, columns))
+        console.print(_table("Why", {**_places(found.item_ids), **why}))
     if not found.item_ids:
         console.print("No item passes these filters.")
     console.print(

@@ -102,14 +102,21 @@ def _check_slate(slate: SlateRules, limits: Limits, generation: Generation) -> N
                 field=f"slate.caps[{i}].field",
             )
         if cap.most < 1:
-            raise BadRequest("at most 0 is a filter; give 1 or more", field=f"slate.caps[{i}].most")
+            raise BadRequest(
+                f"a cap of {cap.most} on {cap.field!r:.80} is not allowed; allowed: 1 or more "
+                "(to show none of a value, use a filter)",
+                field=f"slate.caps[{i}].most",
+            )
     seen: set[str] = set()
     for i, kind in enumerate(slate.kinds):
         where = f"slate.kinds[{i}]"
-        if kind.kind not in KINDS or kind.kind in seen:
+        if kind.kind not in KINDS:
             raise BadRequest(
-                f"kind {kind.kind!r:.80} is named twice or is none; kinds: {', '.join(KINDS)}",
-                field=f"{where}.kind",
+                f"no kind {kind.kind!r:.80}; kinds: {', '.join(KINDS)}", field=f"{where}.kind"
+            )
+        if kind.kind in seen:
+            raise BadRequest(
+                f"kind {kind.kind!r} is named twice; give one share", field=f"{where}.kind"
             )
         seen.add(kind.kind)
         if not 0 < kind.share <= 1:

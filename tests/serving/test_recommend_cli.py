@@ -24,6 +24,15 @@ def test_a_narrow_terminal_gets_two_tables(value_server: Served) -> None:
     assert max(map(len, narrow.splitlines())) <= 80
 
 
+def test_a_narrow_terminal_cuts_nothing_off_a_query(value_server: Served) -> None:
+    asked = ("query", "user-011", "--address", value_server.address, "-k", "3")
+    asked += ("--filter", "price=0..1000000", "--filter", "craft!=none")
+    narrow = penchant(*asked, columns=80).stdout
+    for word in ("score", "circle", "interest"):
+        assert narrow.count(f" {word} ") == 1, narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+
+
 def test_some_user_and_no_value_model(server: Served) -> None:
     done = penchant("recommend", "--any", "--address", server.address, "-k", "3")
     assert done.returncode == 0 and "no value model" in done.stdout
@@ -36,6 +45,9 @@ def test_what_cannot_be_read(value_server: Served) -> None:
         (("user-011", "--share", "live=much"), "write NAME=NUMBER"),
         ((), "give one of USER and --any"),
         (("user-011", "--weight", "ghost=1"), "no head 'ghost'; this bundle has: watch, order"),
+        (("user-011", "--cap", "craft=0"), "allowed: 1 or more"),
+        (("user-011", "--share", "lives=0.1"), "no kind 'lives'; kinds: product"),
+        (("user-011", "--filter", "price=cheap"), "--filter price=cheap: "),
     ):
         done = penchant("recommend", *arguments, *where)
         assert done.returncode == 2 and message in done.stderr, done.stderr
