@@ -120,9 +120,9 @@ def main() -> None:
         notes=(
             f"Capacity: {capacity:,.0f} calls a second, measured in the same run with "
             f"{CONCURRENCY} calls under way and no deadline; nothing is left out then. Shares of "
-            "what was left out are of the answers in time. All other calls ended with "
-            "DEADLINE_EXCEEDED for their callers; none got another error. Latencies are those of "
-            "all calls, refused ones included."
+            "what was left out are of the answers in time. All other calls "
+            "were refused, with OVERLOADED at once or with DEADLINE_EXCEEDED; none got another "
+            "error. Latencies are those of all calls, refused ones included."
         ),
         command="python benchmarks/overload.py --work DIR",
     )

@@ -2,7 +2,7 @@
 
 A call that is begun and not answered in time has taken the time of others that would have been:
 with four times the calls that a core can answer, each with 100 ms, it answered a third of what it
-can; when those that have no chance are refused at once, nine tenths (benchmarks/overload.py). Knows
+can; when those that have no chance are refused at once, all of it (benchmarks/overload.py). Knows
 when calls begin and end; nothing of what they are.
 """
 

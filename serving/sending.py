@@ -110,7 +110,9 @@ class _Shared:
         )
         if isinstance(raised, ServerUnavailable):
             where = ", ".join(self._addresses)
-            raised = ServerUnavailable(f"no server answers at {where} ({raised}).")
+            raised = ServerUnavailable(
+                f"no server answers at {where} ({raised}). Does `penchant serve` run there?"
+            )
         if self._is_closed:
             raise raised from None
         return raised

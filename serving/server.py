@@ -160,6 +160,10 @@ def main(name: str) -> int:
         runtime = Runtime(config)
         server = WorkerServer(config, runtime, worker=worker, traces=traces)
         port = server.start()
+        if not runtime.store.num_users():
+            logger().warning(
+                "no users", remedy="penchant load-users SNAPSHOT --state STATE; all are cold"
+            )
     except (PenchantError, OSError) as error:
         _tell({"error": str(error), "kind": type(error).__name__})
         return 1

@@ -66,10 +66,8 @@ class RunReporter:
             for name, value in scalars.items():
                 self._writer.add_scalar(name.replace("@", "_at_"), value, progress.epoch)
             self._writer.flush()
-        shown = f"epoch {progress.epoch:3d}  loss {loss:.4f}  {self._speed:8,.0f} real tokens/s"
+        shown = f"epoch {progress.epoch:3d}  loss {loss:.4f}  {self._speed:7,.0f} tokens/s"
         if metrics is not None:
             best = "  (best)" if progress.best_epoch == progress.epoch else ""
-            shown += (
-                f"  validation HR@10 {metrics['hr@10']:.4f}  NDCG@10 {metrics['ndcg@10']:.4f}{best}"
-            )
+            shown += f"  HR@10 {metrics['hr@10']:.4f}  NDCG@10 {metrics['ndcg@10']:.4f}{best}"
         self._console.print(shown, highlight=False)

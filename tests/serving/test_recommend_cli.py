@@ -26,8 +26,8 @@ def test_a_narrow_terminal_gets_two_tables(value_server: Served) -> None:
 
 def test_a_narrow_terminal_cuts_nothing_off_a_query(value_server: Served) -> None:
     asked = ("query", "user-011", "--address", value_server.address, "-k", "3")
-    asked += ("--filter", "price=0..1000000", "--filter", "craft!=none")
-    narrow = penchant(*asked, columns=80).stdout
+    filters = ("--filter", "price=0..1000000", "--filter", "craft!=none")
+    narrow = penchant(*asked, *filters, columns=80).stdout
     for word in ("score", "circle", "interest"):
         assert narrow.count(f" {word} ") == 1, narrow
     assert max(map(len, narrow.splitlines())) <= 80

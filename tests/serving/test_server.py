@@ -241,6 +241,13 @@ def test_calls_go_on_while_a_worker_stops_and_is_started_again(start_server: Sta
         assert served.stop() == 0
 
 
+def test_a_store_without_users_is_told_of(world: World, tmp_path: Path) -> None:
+    with serve(world.bundle, tmp_path / "empty", tmp_path / "log") as served:
+        (line,) = [line for line in served.log_lines() if line["event"] == "no users"]
+        assert line["level"] == "warning" and "penchant load-users" in line["remedy"]
+        assert served.stop() == 0
+
+
 def test_workers_end_when_their_supervisor_is_killed(start_server: Start) -> None:
     with start_server() as served:
         with Client(served.address, timeout=10) as client:
