@@ -6,7 +6,7 @@ Opens and warms them up before the first request, and checks every request. Know
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from model.bundle import open_bundle
 from model.errors import BundleRejected
 from serving.batching import Batcher
 from serving.config import ServerConfig
+from serving.cut import cut
 from serving.domain import (
     EmbedItemsRequest,
     EmbedRequest,
@@ -175,7 +176,7 @@ class Runtime:
         if sum(sizes) <= MAX_BATCH_QUERIES:
             return self._batcher.submit(request, size=sum(sizes), deadline=deadline)
         answers = []
-        for first, last in _parts(sizes):
+        for first, last in cut(sizes, most=MAX_BATCH_QUERIES):
             queries = request.queries[first:last]
             part = dataclasses.replace(request, queries=queries, first=first)
             size = sum(sizes[first:last])
@@ -223,14 +224,3 @@ class Runtime:
         if users:  # counted when done: a batch that raises is computed again, one by one
             BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
         return answers
-
-
-def _parts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Queries [first, last) of a request that fit into one batch; at least one."""
-    first = total = 0
-    for i, size in enumerate(sizes):
-        if total and total + size > MAX_BATCH_QUERIES:
-            yield first, i
-            first, total = i, 0
-        total += size
-    yield first, len(sizes)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.candidates import join
+from serving.cut import cut
 from serving.domain import Slates
 
 CANDIDATES_A_TURN = 8192
@@ -17,13 +18,7 @@ CANDIDATES_A_TURN = 8192
 
 def parts(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Queries [first, last) that are ranked in one turn: CANDIDATES_A_TURN, or one query's."""
-    first = total = 0
-    for query, count in enumerate(counts):
-        if total and total + count > CANDIDATES_A_TURN:
-            yield first, query
-            first, total = query, 0
-        total += count
-    yield first, len(counts)
+    return cut(counts, most=CANDIDATES_A_TURN)
 
 
 def together(slates: Sequence[Slates]) -> Slates:

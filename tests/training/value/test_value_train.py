@@ -1,41 +1,31 @@
-"""From exposures to a bundle with a value model, and what goes wrong on the way."""
+"""From exposures to a value model, and what goes wrong on the way."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
-from model.bundle import VALUE_ITEM, open_bundle
 from model.config import ValueConfig, value_from_json, value_to_json
 from model.encode import pad_histories
-from model.errors import CheckpointError, ConfigError, NoVector
+from model.errors import CheckpointError, ConfigError
 from tests.training.tiny import TINY, Silent
-from tests.training.value.conftest import CONFIG, ExportedValue, Shown
+from tests.training.value.conftest import CONFIG, Shown
 from tests.training.value.shown import write_taste
 from training.distributed import join
 from training.export import export_run
-from training.run import BEST, load_best, open_run, refuse_folder, start_run
+from training.run import BEST, load_best, open_run, start_run
 from training.value.config import ValueRunConfig
 from training.value.evaluate import evaluate_value
 from training.value.exposures import ExposureLog, heads_of
 from training.value.fit import fit_network, predict
 from training.value.inputs import item_arrays, make_examples
 from training.value.item_stats import PRIOR_EXPOSURES, count_stats
-from training.value.stored import REPORT, TEST, WEIGHTS, load_value
+from training.value.stored import REPORT, WEIGHTS, load_value
 from training.value.train import network_config, train_value
-
-ROOT = Path(__file__).resolve().parents[3]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 
 def test_it_learns_what_the_users_click(shown: Shown) -> None:
@@ -144,81 +134,6 @@ def test_interests_and_scores_are_those_of_the_moment(shown: Shown) -> None:
         assert examples.scores[n] == pytest.approx(score, abs=1e-3)
 
 
-def test_the_bundle_holds_the_value_model(shown: Shown, exported_value: ExportedValue) -> None:
-    bundle, stored = open_bundle(exported_value.bundle), load_value(shown.run)
-    value, errors = bundle.value, exported_value.report.value_errors
-    assert value is not None and errors is not None
-    assert [head.name for head in value.heads] == ["click", "long_watch"]
-    assert (value.dim, value.max_history) == (16, 10)
-    assert value.stats == stored.stats.names
-    np.testing.assert_allclose(value.prior, stored.stats.prior, rtol=1e-6)
-    section = bundle.manifest.body["value"]
-    assert section["metrics"]["click"]["auc"] > 0.7
-    assert section["metrics"]["click"]["num_exposures"] == 120 * 5
-    assert bundle.manifest.body["parity"]["value"] == errors.request_side < 1e-4
-    assert bundle.manifest.body["parity"]["value_item"] == errors.item_side < 1e-4
-    assert value.inputs == (
-        *("history", "events", "gaps", "mask", "idle", "interests", "profile.city"),
-        *("candidates", "scores"),
-    )
-    assert value.item_inputs == ("vector", "stats", "item.kind", "item.group")  # no text
-    # An upsert: the item tower's vector, the encoder's arrays, the statistics of the item.
-    rows = shown.run.read_items()["item_id"].to_pylist()
-    places = bundle.items.rows_of(rows)
-    arrays = bundle.encoder.encode_items(shown.run.read_items())
-    given = {**arrays, "vector": bundle.vectors[places], "stats": stored.stats.values}
-    session = onnxruntime.InferenceSession(str(value.item_path))
-    (found,) = session.run(None, {name: given[name] for name in value.item_inputs})
-    np.testing.assert_allclose(found, value.items[places], atol=1e-4)
-
-
-def test_the_bundle_ranks_exposures_as_training_did(
-    shown: Shown, exported_value: ExportedValue
-) -> None:
-    """Row by row from the bundle's own files, as a server will, against the network's logits."""
-    run, model = shown.run, load_best(shown.run)[0]
-    stored, bundle = load_value(run), open_bundle(exported_value.bundle)
-    assert bundle.value is not None
-    items = item_arrays(run, model, stored.stats)
-    examples = make_examples(run, model, ExposureLog(run).read("test"), items.vectors)
-    expected = predict(stored.network, items, examples, max_history=10)
-    session = onnxruntime.InferenceSession(str(bundle.value.path))
-    names = run.read_items()["item_id"].to_pylist()
-    exposures, vectors = examples.exposures, np.asarray(bundle.value.items)
-    row_of = bundle.items.rows_of(names)
-    for n in (0, 700, 1500):
-        padded = examples.padded(np.array([n]), max_history=bundle.value.max_history)
-        given = {
-            "history": vectors[row_of[np.maximum(padded.rows, 0)]],
-            "events": padded.events,
-            "gaps": padded.gaps,
-            "mask": padded.mask,
-            "idle": padded.idle,
-            "interests": examples.interests[examples.moments[[n]]],
-            "profile.city": examples.profiles["profile.city"][exposures.owners[[n]]].numpy(),
-            "candidates": vectors[row_of[exposures.items[[n]]]][:, None],
-            "scores": examples.scores[[n], None],
-        }
-        (found,) = session.run(None, given)
-        np.testing.assert_allclose(found[0, 0], 1 / (1 + np.exp(-expected[n])), atol=1e-4)
-
-
-def test_a_run_without_a_value_model_exports_none(
-    towers: Path, taste: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(towers, path)
-    run = open_run(path, dataset=taste)
-    report = export_run(
-        run, load_best(run)[0], bundle=tmp_path / "bundle", snapshot=tmp_path / "snapshot"
-    )
-    assert report.value_errors is None
-    assert open_bundle(tmp_path / "bundle").value is None
-    assert "value" not in open_bundle(tmp_path / "bundle").manifest.body
-    with pytest.raises(ConfigError, match=r"has no value model\. Train one: penchant train-value"):
-        load_value(run)
-
-
 def test_a_value_model_of_other_towers_is_refused(shown: Shown, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(shown.run.path, path)
@@ -318,97 +233,3 @@ def test_heads_that_cannot_be_learned_are_left_out_and_named(tmp_path: Path) -> 
 def test_a_config_that_is_not_allowed_is_named(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{field} = "):
         replace(ValueRunConfig(), **{field: value})  # type: ignore[arg-type]
-
-
-def penchant(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "penchant", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
-    )
-
-
-def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(towers, path)
-    moved = ("--dataset", str(taste))
-    none = penchant("evaluate-value", str(path), *moved)
-    assert none.returncode == 2 and "has no value model" in none.stdout + none.stderr
-    done = penchant("train-value", str(path), "--epochs", "1", *moved)
-    assert done.returncode == 0, done.stderr
-    assert "The choosing day" in done.stdout and "long_watch" in done.stdout
-    assert "retrieval" in done.stdout and str(path / REPORT) in done.stdout
-    again = penchant("train-value", str(path), *moved)
-    assert again.returncode == 2 and "--overwrite" in again.stdout + again.stderr
-    judged = penchant("evaluate-value", str(path), *moved)
-    assert judged.returncode == 0, judged.stderr
-    assert "The test part" in judged.stdout and "difference" in judged.stdout
-    found = json.loads((path / TEST).read_text())
-    assert found["heads"]["click"]["num_exposures"] == 120 * 15
-    # A new model has no test figures yet. And the towers of such a run may be trained on.
-    refuse_folder(path, resume=True)
-    over = penchant("train-value", str(path), "--epochs", "1", "--overwrite", *moved)
-    assert over.returncode == 0 and not (path / TEST).exists()
-    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
-    exported = penchant("export", str(path), *outs, *moved)
-    assert exported.returncode == 0, exported.stderr
-    assert "max abs error of the value model: item side" in exported.stdout
-
-
-def test_interrupted_training_leaves_what_was_there(shown: Shown, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(shown.run.path, path)
-    before = {p.name: p.read_bytes() for p in (path / "value").iterdir()}
-    options = ("--overwrite", "--epochs", "500", "--dataset", str(shown.run.dataset))
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "penchant", "train-value", str(path), *options],
-        cwd=ROOT,
-        env={**ENVIRONMENT, "FORCE_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    shown_text = ""
-    deadline = time.monotonic() + 200
-    while "epoch 2" not in shown_text:
-        assert process.poll() is None and time.monotonic() < deadline, shown_text
-        shown_text += process.stdout.read(200)
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "Traceback" not in rest
-    assert "Interrupted: no value model was written" in rest
-    assert {p.name: p.read_bytes() for p in (path / "value").iterdir()} == before
-
-
-def test_an_interrupted_export_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
-    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "penchant", "export", str(shown.run.path), *outs],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob(f".bundle.partial-*/{VALUE_ITEM}")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "no bundle was written" in said
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_graph_that_differs_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
-    run, model = shown.run, load_best(shown.run)[0]
-    bundle, snapshot = tmp_path / "bundle", tmp_path / "snapshot"
-
-    def spoil(_: float, what: str) -> None:
-        if what == "export the value model":
-            with torch.no_grad():  # an item tower that gives NaN for all that follows
-                model.item_tower.ids.fill_(float("nan"))
-
-    with pytest.raises(NoVector, match="the item tower gives NaN or infinity"):
-        export_run(run, model, bundle=bundle, snapshot=snapshot, progress=spoil)
-    assert list(tmp_path.iterdir()) == []
