@@ -2,9 +2,10 @@
 
     python benchmarks/evaluation.py ML-1M-RUN
 
-ML-1M-RUN is a run that was trained on MovieLens-1M (benchmarks/ml1m.py leaves one). The large one
-is made up: random histories of a catalogue whose items follow a power law, towers with random
-weights; what is measured does not depend on what they know. Each part runs in a process of its own.
+ML-1M-RUN is a run that was trained on MovieLens-1M (benchmarks/quality/ml1m.py leaves one). The
+large one is made up: random histories of a catalogue whose items follow a power law, towers with
+random weights; what is measured does not depend on what they know. Each part runs in a process of
+its own.
 """
 
 import argparse

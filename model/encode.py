@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from model.errors import BundleRejected
 from model.schema import KINDS, Feature, Schema
-from model.text import MAX_TEXT_TOKENS, NUM_TEXT_BUCKETS
+from model.text import MAX_TEXT_TOKENS, NUM_TEXT_BUCKETS, TEXT_ORDER
 from model.text_arrays import text_codes
 
 Int64 = npt.NDArray[np.int64]
@@ -27,6 +27,7 @@ Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Arrays = dict[str, npt.NDArray[Any]]
 
+_TEXT = {"buckets": NUM_TEXT_BUCKETS, "max_tokens": MAX_TEXT_TOKENS, "order": TEXT_ORDER}
 MAX_CATEGORIES = 16
 MIN_COUNT = 2
 """A category value seen on fewer items than this has no embedding of its own: it would be an id."""
@@ -91,7 +92,7 @@ class Encoder:
     def write(self, path: Path) -> None:
         """Write vocab/encoder.json."""
         body = {
-            "text": {"buckets": NUM_TEXT_BUCKETS, "max_tokens": MAX_TEXT_TOKENS},
+            "text": _TEXT,
             "items": {n: _column_json(c) for n, c in self._items.items()},
             "profiles": {n: _column_json(c) for n, c in self._profiles.items()},
         }
@@ -101,15 +102,15 @@ class Encoder:
 def read_encoder(path: Path) -> Encoder:
     """Read vocab/encoder.json. Raises BundleRejected if its text was hashed in another way."""
     body = json.loads(path.read_text(encoding="utf-8"))
-    if body["text"] != {"buckets": NUM_TEXT_BUCKETS, "max_tokens": MAX_TEXT_TOKENS}:
+    items = {n: _column_of(c) for n, c in body["items"].items()}
+    profiles = {n: _column_of(c) for n, c in body["profiles"].items()}
+    reads_text = any(c.feature.type == "text" for c in (*items.values(), *profiles.values()))
+    if reads_text and body["text"] != _TEXT:
         raise BundleRejected(
-            f"{path.name}: text was hashed as {body['text']}; this version hashes otherwise. "
-            "Export the bundle again with this version."
+            f"{path.name}: text was hashed as {body['text']}; this version hashes it as {_TEXT}. "
+            "Train and export again with this version."
         )
-    return Encoder(
-        {n: _column_of(c) for n, c in body["items"].items()},
-        {n: _column_of(c) for n, c in body["profiles"].items()},
-    )
+    return Encoder(items, profiles)
 
 
 def fit_encoder(schema: Schema, items: pa.Table, users: pa.Table | None) -> Encoder:

@@ -3,7 +3,7 @@
 Reads the arrays of model/encode.py by name. Imports torch alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,18 @@ def bag_mean(table: Tensor, codes: Tensor) -> Tensor:
 class FeatureMixer(nn.Module):
     """All features of an item (or of a user) → one vector, through a two-layer network."""
 
-    def __init__(self, specs: tuple[FeatureSpec, ...], *, prefix: str, dim: int) -> None:
-        """prefix: `item` or `profile`; the arrays are named `PREFIX.FEATURE`."""
+    def __init__(
+        self,
+        specs: tuple[FeatureSpec, ...],
+        *,
+        prefix: str,
+        dim: int,
+        text_dropout: float = 0.0,
+    ) -> None:
+        """prefix: `item` or `profile`; the arrays are named `PREFIX.FEATURE`. text_dropout: chance
+        that a step hides an n-gram."""
         super().__init__()
-        self.specs, self.prefix = specs, prefix
+        self.specs, self.prefix, self.text_dropout = specs, prefix, text_dropout
         self.tables = nn.ParameterDict()
         self.projections = nn.ModuleDict()
         for i, spec in enumerate(specs):
@@ -45,8 +53,11 @@ class FeatureMixer(nn.Module):
             nn.Linear(len(specs) * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )
 
-    def forward(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """arrays: the encoded features of B rows, see Encoder.encode_items. Returns [B, D]."""
+    def parts(self, arrays: Mapping[str, Tensor]) -> list[Tensor]:
+        """The vector [B, D] that each feature stands for by itself, in the order of the specs.
+
+        arrays: the encoded features of B rows, see Encoder.encode_items.
+        """
         parts = []
         for i, spec in enumerate(self.specs):
             values = arrays[f"{self.prefix}.{spec.name}"]
@@ -57,6 +68,16 @@ class FeatureMixer(nn.Module):
                 known = (values != 0).to(table.dtype).unsqueeze(-1)
                 parts.append(F.embedding(values, table) * known)
             else:
+                if self.training and spec.type == "text" and self.text_dropout:
+                    values = values * (torch.rand(values.shape) >= self.text_dropout).to(values)
                 parts.append(bag_mean(self.tables[str(i)], values))
-        mixed: Tensor = self.mix(torch.cat(parts, dim=-1))
+        return parts
+
+    def mixed(self, parts: Sequence[Tensor]) -> Tensor:
+        """What the vectors of `parts` mean together. Returns [B, D]."""
+        mixed: Tensor = self.mix(torch.cat(list(parts), dim=-1))
         return mixed
+
+    def forward(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """arrays: as for `parts`. Returns [B, D]."""
+        return self.mixed(self.parts(arrays))

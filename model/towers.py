@@ -30,7 +30,12 @@ class ItemTower(nn.Module):
         self.config = config
         self.ids = nn.Parameter(torch.randn(config.num_items + 1, config.dim) * _INIT_STD)
         self.content = (
-            FeatureMixer(config.item_features, prefix="item", dim=config.dim)
+            FeatureMixer(
+                config.item_features,
+                prefix="item",
+                dim=config.dim,
+                text_dropout=config.text_dropout,
+            )
             if config.item_features
             else None
         )
@@ -50,7 +55,10 @@ class ItemTower(nn.Module):
     def combine(self, vectors: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """vectors: [B, D] what the ids stand for, zeros where there is none. Returns [B, D]."""
         if self.content is not None:
-            vectors = vectors + self.content(features)
+            parts = self.content.parts(features)
+            # The features as they are, and what they mean together. The plain sum keeps the
+            # geometry that texts begin with (training/text_init.py).
+            vectors = torch.stack([vectors, self.content.mixed(parts), *parts]).sum(dim=0)
         return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
 
 

@@ -20,6 +20,7 @@ from training.neighbours import ItemKNN, TitleKNN
 from training.ranking import Ranker, fill, popularity_order
 
 Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 
 _DAY = 86_400_000_000
 """Microseconds."""
@@ -78,16 +79,22 @@ class Recency(_SameForAll):
 
 @dataclass(frozen=True, slots=True)
 class Relisting:
-    """What the user viewed or carted and did not buy, the last first; then popularity.
+    """What the user viewed or carted and did not buy; then popularity.
 
-    An item that the user converted on at any time is not listed again. Where events have no order,
-    the item with the most events comes first. A list that leaves out all seen items is popularity.
+    The last first where events have an order. Else by promise: first what had the event that
+    oftenest goes with a purchase (carted before viewed), and among those the items that are bought
+    by the greatest share of the users who engage with them. An item that the user converted on at
+    any time is not listed again. A list that leaves out all seen items is popularity.
     """
 
     order: Int64
     """[V] item rows by popularity."""
     converts: npt.NDArray[np.bool_]
     """[1 + history events] by event code: whether it is a conversion."""
+    event_promise: Float32
+    """[1 + history events] the share of (user, item) pairs with such an event that were bought."""
+    item_promise: Float32
+    """[V] the share of an item's engaged users who bought it, shrunk towards that of all items."""
     name: str = "relisting"
 
     @classmethod
@@ -103,7 +110,19 @@ class Relisting:
                 "Leave it out of the table."
             )
         converts = np.array([False, *(role == "conversion" for role in roles)])
-        return cls(popularity_order(training), converts)
+        pairs = training.owners * training.num_items + training.items
+        bought = np.unique(pairs[converts[training.events]])
+        event_promise = np.zeros(len(converts), np.float32)
+        for code in np.flatnonzero(~converts)[1:]:
+            had = np.unique(pairs[training.events == code])
+            event_promise[code] = np.isin(had, bought).mean() if len(had) else 0.0
+        engaged = np.unique(pairs[~converts[training.events]])
+        of_item = engaged % training.num_items
+        tried = np.bincount(of_item, minlength=training.num_items)
+        sold = np.bincount(of_item[np.isin(engaged, bought)], minlength=training.num_items)
+        usual = sold.sum() / max(tried.sum(), 1)
+        item_promise = ((sold + usual) / (tried + 1)).astype(np.float32)
+        return cls(popularity_order(training), converts, event_promise, item_promise)
 
     def top(
         self, histories: Interactions, users: Int64, k: int, *, excluded: Sequence[Int64] | None
@@ -112,15 +131,21 @@ class Relisting:
         rows = np.full((len(users), k), -1, np.int64)
         for i, user in enumerate(users):
             span = slice(histories.starts[user], histories.starts[user + 1])
-            items = histories.items[span][::-1]
-            gone = items[self.converts[histories.events[span][::-1]]]
+            items, events = histories.items[span][::-1], histories.events[span][::-1]
+            gone = items[self.converts[events]]
             if excluded is not None:
                 gone = np.concatenate([gone, excluded[i]])
-            left = items[~np.isin(items, gone)]
-            distinct, first, counts = np.unique(left, return_index=True, return_counts=True)
-            places = first if histories.schema.has_order else -counts
-            listed = distinct[np.argsort(places, kind="stable")][:k]
-            rows[i, : len(listed)] = listed
+            left = ~np.isin(items, gone)
+            items, events = items[left], events[left]
+            if histories.schema.has_order:
+                distinct, first = np.unique(items, return_index=True)
+                listed = distinct[np.argsort(first, kind="stable")]
+            else:
+                distinct, place = np.unique(items, return_inverse=True)
+                promise = np.zeros(len(distinct), np.float32)
+                np.maximum.at(promise, place, self.event_promise[events])
+                listed = distinct[np.lexsort((-self.item_promise[distinct], -promise))]
+            rows[i, : min(len(listed), k)] = listed[:k]
         return fill(rows, self.order, excluded=excluded)
 
 

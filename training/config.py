@@ -44,8 +44,13 @@ class RunConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id (see TowerConfig)."""
+    text_dropout: float = 0.0
+    """Chance that a step hides an n-gram of an item's texts (see TowerConfig)."""
     content: bool = True
     """Whether the item tower reads the item features; without, it is ID-only."""
+    text_start: float = 0.0
+    """Length that an item's texts alone give its vector before training, by the main directions of
+    their TF-IDF (training/text_init.py); 0 begins at random."""
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = 1.0
     """Scores are divided by it in the loss: 1 for dot, about 0.07 for cosine."""
@@ -96,6 +101,7 @@ class RunConfig:
             "min_steps_per_epoch",
             "warmup_steps",
             "weight_decay",
+            "text_start",
         ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("max_minutes", "holdout_days"):
@@ -138,6 +144,7 @@ class RunConfig:
             feedforward=self.feedforward,
             dropout=self.dropout,
             id_dropout=self.id_dropout if features else 0.0,
+            text_dropout=self.text_dropout if features else 0.0,
             similarity=self.similarity,
         )
 

@@ -38,6 +38,7 @@ from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
 from training.splits import Part, Split, split_events
+from training.text_init import start_from_texts
 
 _OURS = {
     "run.json",
@@ -121,6 +122,10 @@ def start_run(
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("optimizer.")})
         unpack_optimizer(optimizer, [name for name, _ in model.named_parameters()], tensors)
         progress = Progress(**state["progress"])
+    elif config.text_start:
+        start_from_texts(
+            model.item_tower, run.items.features, length=config.text_start, seed=config.seed
+        )
     data = run.targets
 
     def save(

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from commands import penchant
-from peers import read_peer, run_peer, write_split
+from peers import read_log, read_peer, run_peer, write_split
 from results import write_result
 
 from training.baselines import fit_baselines
@@ -60,11 +60,11 @@ def main() -> None:
     asked = []
     if args.rectools:
         write_split(run, args.work / "peers", minutes=minutes, batch_size=128)
-        for model, name in PEERS.items():
-            run_peer(args.rectools, args.work / "peers", model)
-            log = json.loads((args.work / "peers" / f"{model}.json").read_text())
+        for peer, name in PEERS.items():
+            run_peer(args.rectools, args.work / "peers", peer)
+            log = read_log(args.work / "peers", peer)
             spent[name] = f"{log[-1]['minutes']:.0f}"
-            asked.append(read_peer(args.work / "peers", model, run.split.training, name=name))
+            asked.append(read_peer(args.work / "peers", peer, run.split.training, name=name))
     model, _ = load_best(run)
     questions = run.split.questions("test", seen=run.config.seen)
     training = run.split.training

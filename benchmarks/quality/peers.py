@@ -4,6 +4,7 @@ Knows files of events and lists; no peer by name.
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from training.dataset import Interactions
 from training.ranking import fill, popularity_order
 from training.run import Run
 
 Int64 = npt.NDArray[np.int64]
+
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+"""What training/memory.py asks of glibc, for the peers too."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,9 @@ class ListRanker:
         return fill(rows, self.order, excluded=excluded)
 
 
-def write_split(run: Run, folder: Path, *, minutes: float, batch_size: int) -> None:
+def write_split(
+    run: Run, folder: Path, *, minutes: float, batch_size: int, num_negatives: int = 256
+) -> None:
     """What a peer may see: training events, validation targets, and the histories of test."""
     folder.mkdir(parents=True, exist_ok=True)
     validation = run.split.questions("validation", seen=run.config.seen)
@@ -58,7 +69,8 @@ def write_split(run: Run, folder: Path, *, minutes: float, batch_size: int) -> N
         "validation_users": config.validation_users,
         "evaluate_every": config.evaluate_every,
         "patience": config.patience,
-        "threads": 1,
+        "threads": torch.get_num_threads(),
+        "num_negatives": num_negatives,
         **{
             name: getattr(config, name)
             for name in ("seed", "dim", "num_layers", "num_heads", "max_history", "dropout")
@@ -72,7 +84,26 @@ def run_peer(python: str, folder: Path, model: str) -> None:
     """Train a peer and let it write its lists, where it has not."""
     if not (folder / f"lists-{model}.npz").exists():
         script = Path(__file__).with_name("rectools_peers.py")
-        subprocess.run([python, str(script), str(folder), "--model", model], check=True)
+        command = [python, str(script), str(folder), "--model", model]
+        subprocess.run(command, check=True, env=os.environ | KEEP_FREED_MEMORY)
+
+
+def read_log(folder: Path, model: str) -> list[dict[str, float]]:
+    """A peer's validations: epoch, minutes, hr@10, ndcg@10."""
+    log: list[dict[str, float]] = json.loads((folder / f"{model}.json").read_text())
+    return log
+
+
+def speed_of_sasrec(python: str, folder: Path, loss: str, seconds: float) -> float:
+    """Real tokens a second of RecTools' SASRec with this loss."""
+    script = Path(__file__).with_name("rectools_speed.py")
+    command = [python, str(script), str(folder), "--loss", loss, "--seconds", str(seconds)]
+    environment = os.environ | KEEP_FREED_MEMORY
+    out = subprocess.run(
+        command, check=True, env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout
+    found = json.loads(out.strip().splitlines()[-1])
+    return float(found["tokens"] / found["seconds"])
 
 
 def read_peer(folder: Path, model: str, training: Interactions, *, name: str) -> ListRanker:

@@ -118,7 +118,7 @@ def make(name: str, settings: dict[str, Any]) -> Any:
     if name == "esasrec":  # RecTools' own recommendation: LiGR layers and sampled softmax
         return SASRecModel(
             loss="sampled_softmax",
-            n_negatives=256,
+            n_negatives=settings["num_negatives"],
             transformer_layers_type=LiGRLayers,
             use_pos_emb=True,
             **size,

@@ -166,9 +166,20 @@ def test_relisting_lists_what_was_not_bought_the_last_first() -> None:
     ]
     out = [np.array([1, 6]), np.array([6])]
     assert ranker.top(asked, np.arange(2), 4, excluded=out).tolist() == [[2, 4, 5, 0], [5, 0, 1, 2]]
-    # Without an order: 1 and 4 have three events, 2 has two.
-    asked = histories_of([[2, 1, (4, CART), 4, 1, 4, 2, (3, ORDER), 1]], num_items=7, time="none")
-    assert ranker.top(asked, np.arange(1), 4, excluded=None).tolist() == [[1, 4, 2, 6]]
+
+
+def test_relisting_without_an_order_lists_by_promise() -> None:
+    # Carted: 0 and 1, one of them bought. Watched: 0, 2, 2, 3, one of the pairs bought. So carts
+    # come before watches. Item 2 was bought by one of two who watched, 3 by none of one.
+    training = histories_of(
+        [[0, (0, CART), 2, (2, ORDER)], [(1, CART), (1, ORDER), 2, 3]], num_items=5, time="none"
+    )
+    ranker = Relisting.fit(training, NO_ITEMS, seed=0)
+    assert ranker.event_promise.tolist() == pytest.approx([0, 1 / 4, 1 / 2, 0])
+    # Two of the five engaged pairs were bought: (1 + 0.4) / (2 + 1) of item 2, 0.4 / 2 of item 3.
+    assert ranker.item_promise[[2, 3, 4]].tolist() == pytest.approx([1.4 / 3, 0.2, 0.4])
+    asked = histories_of([[3, 2, 4, (0, CART), (1, CART), (1, ORDER)]], num_items=5, time="none")
+    assert ranker.top(asked, np.arange(1), 4, excluded=None).tolist() == [[0, 2, 4, 3]]
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,24 @@ def test_a_row_is_answered_by_the_interest_that_likes_its_positive_best() -> Non
     pick_interest(learned, positives).sum().backward()
     assert learned.grad is not None
     assert learned.grad.tolist() == [[[0, 0], [1, 1]], [[1, 1], [0, 0]]]
+
+
+@pytest.mark.parametrize("num_candidates", [1023, 1024, 5000])
+def test_many_candidates_may_be_multiplied_in_bfloat16_and_the_gradient_still_holds(
+    num_candidates: int,
+) -> None:
+    torch.manual_seed(0)
+    users = F.normalize(torch.randn(600, 16), dim=1)
+    items = F.normalize(torch.randn(num_candidates, 16), dim=1)
+    target = torch.randint(0, num_candidates, (600,))
+
+    def gradients(dtype: torch.dtype) -> tuple[float, list[Tensor]]:
+        given = [users.to(dtype).requires_grad_(), items.to(dtype).requires_grad_()]
+        loss = softmax_loss(given[0], given[1][target], given[1], target, temperature=0.07)
+        return loss.item(), list(torch.autograd.grad(loss, given))
+
+    exact, wanted = gradients(torch.float64)
+    close, found = gradients(torch.float32)
+    assert close == pytest.approx(exact, abs=2e-3)
+    for near, right in zip(found, wanted, strict=True):
+        assert (near - right).norm() < 0.01 * right.norm()

@@ -1,19 +1,22 @@
-"""Real tokens a second of the training loop, beside a bare torch loop with the same shapes.
+"""Real tokens a second in training, beside a bare torch loop and RecTools' SASRec; and who is first
+to an HR@10 of 0.25 in validation.
 
-    python benchmarks/training_speed.py ML-1M-DATASET [--seconds 60]
+    python benchmarks/quality/training_speed.py ML-1M-FOLDER --work DIR [--rectools PYTHON]
 
-ML-1M-DATASET is an imported dataset (`penchant import movielens`). The bare loop is what one writes
-in an afternoon: padded batches, item embeddings, two transformer blocks with fused causal
-attention, 1,024 shared uniform negatives, cross-entropy, AdamW; no checkpoints, no logQ, no
-content. Both count real history events only (padding and start tokens are work, not tokens). They
-take turns on the same machine, three times.
+ML-1M-FOLDER as for benchmarks/quality/ml1m.py. The bare loop is what one writes in an afternoon:
+padded batches, item embeddings, two transformer blocks with fused causal attention, 1,024 shared
+uniform negatives, cross-entropy, AdamW; no checkpoints, no logQ, no content. PYTHON is one with
+`pip install 'rectools[torch]'`. All count real history events only (padding and start tokens are
+work, not tokens) and take turns on the same machine, with the same d, blocks, heads and length.
 """
 
 import argparse
+import json
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -21,9 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import write_result
 from torch import nn
 from torch.nn import functional as F
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from commands import penchant
+from peers import read_log, run_peer, speed_of_sasrec, write_split
+from results import write_result
 
 from model.towers import TwoTower
 from training.batches import epoch_batches, training_batch, training_windows
@@ -36,6 +44,14 @@ from training.recipes import movielens
 from training.run import open_run, prepare_run
 
 DIM, LAYERS, HEADS, LENGTH, NEGATIVES, BATCH = 64, 2, 2, 200, 1024, 128
+RACE_TO = 0.25
+BARE = "bare torch loop (1,024 uniform negatives)"
+OURS_SAMPLED = "Penchant, same shapes, ID-only, 1,024 uniform negatives"
+OURS_FULL = "Penchant, same shapes, ID-only, full softmax"
+PEERS = {
+    "RecTools SASRec, 1,024 negatives": "sampled_softmax",
+    "RecTools SASRec, full softmax": "softmax",
+}
 
 
 class BareBlock(nn.Module):
@@ -168,45 +184,111 @@ def rounds(values: list[float]) -> str:
     return ", ".join(f"{value:,.0f}" for value in values)
 
 
+def first_to(log: list[dict[str, float]], metric: str, level: float) -> str:
+    """The minute of the first validation at this level, or the best there was."""
+    for line in log:
+        if line.get(metric, 0.0) >= level:
+            return f"{line['minutes']:.1f} minutes"
+    best = max(line.get(metric, 0.0) for line in log)
+    return f"not in {log[-1]['minutes']:.0f} minutes (best {best:.3f})"
+
+
+def race(dataset: Path, work: Path, rectools: str, minutes: float) -> dict[str, str]:
+    """Our recipe and RecTools' SASRec, one after the other, until 0.25 or the minutes are over."""
+    folder = work / "race"
+    resume = ["--resume"] if (folder / "run.json").exists() else []
+    given = ["--recipe", "movielens", "--max-minutes", minutes, "--quiet", *resume]
+    penchant("train", dataset, "--out", folder, *given)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    found = {"Penchant": first_to([json.loads(line) for line in lines], "hr@10", RACE_TO)}
+    write_split(open_run(folder), folder / "peers", minutes=minutes, batch_size=BATCH)
+    for model, name in {"sasrec": "RecTools SASRec", "esasrec": "RecTools eSASRec"}.items():
+        run_peer(rectools, folder / "peers", model)
+        found[name] = first_to(read_log(folder / "peers", model), "hr@10", RACE_TO)
+    return found
+
+
 def main() -> None:
-    """Time all three in turns and write the result."""
+    """Time all in turns and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="where dataset and runs are kept")
+    parser.add_argument("--rectools", help="a Python that has rectools[torch]")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each in the race")
     args = parser.parse_args()
-    keep_freed_memory()  # for all alike, as `penchant train` does
+    keep_freed_memory()  # for all alike: the peers get it by their environment
     join("cpu")
-    same = RunConfig(
-        recipe="same shapes",
-        content=False,
-        id_dropout=0.0,
-        loss="sampled",
-        num_uniform=NEGATIVES,
-        num_in_batch=0,
-        batch_tokens=12_800,
+    dataset = args.work / "dataset"
+    if not dataset.exists():
+        penchant("import", "movielens", args.source, dataset)
+    full = RunConfig(
+        recipe="same shapes", content=False, id_dropout=0.0, loss="full", batch_tokens=12_800
     )
+    sampled = replace(full, loss="sampled", num_uniform=NEGATIVES, num_in_batch=0)
     configs = {
-        "Penchant, same shapes (ID-only, 1,024 uniform negatives)": same,
-        "Penchant, content tower, 1,024 uniform + 1,024 in-batch": replace(
-            same, content=True, id_dropout=0.1, num_in_batch=1024
+        OURS_SAMPLED: sampled,
+        OURS_FULL: full,
+        "Penchant, content, 1,024 uniform + 1,024 in-batch": replace(
+            sampled, content=True, id_dropout=0.1, num_in_batch=1024
         ),
-        "Penchant, recipe `movielens` (content tower, full softmax)": movielens(),
+        "Penchant, recipe `movielens` (content, full softmax)": movielens(),
     }
     with tempfile.TemporaryDirectory() as folder:
-        prepare_run(args.dataset, Path(folder), same)
-        data = open_run(Path(folder)).targets
-        speeds: dict[str, list[float]] = {name: [] for name in ["bare torch loop", *configs]}
+        prepare_run(dataset, Path(folder), full)
+        run = open_run(Path(folder))
+        data = run.targets
+        peers = Path(folder) / "peers"
+        write_split(run, peers, minutes=0, batch_size=BATCH, num_negatives=NEGATIVES)
+        contests: dict[str, Callable[[], float]] = {
+            BARE: lambda: time_bare(data, data.num_items, args.seconds),
+            **{
+                name: lambda config=config: time_ours(dataset, config, args.seconds)  # type: ignore[misc]
+                for name, config in configs.items()
+            },
+        }
+        if args.rectools:
+            for name, loss in PEERS.items():
+                contests[name] = lambda loss=loss: speed_of_sasrec(  # type: ignore[misc]
+                    args.rectools, peers, loss, args.seconds
+                )
+        speeds: dict[str, list[float]] = {name: [] for name in contests}
         for _ in range(args.rounds):
-            speeds["bare torch loop"].append(time_bare(data, data.num_items, args.seconds))
-            for name, config in configs.items():
-                speeds[name].append(time_ours(args.dataset, config, args.seconds))
-    bare = median(speeds["bare torch loop"])
+            for name, contest in contests.items():
+                speeds[name].append(contest())
+    middle = {name: median(values) for name, values in speeds.items()}
     figures: dict[str, Any] = {
-        f"{name}: tokens_per_second": round(median(values)) for name, values in speeds.items()
+        f"{name}: tokens_per_second": round(value) for name, value in middle.items()
     }
-    first = next(iter(configs))
-    figures["ratio_to_bare"] = round(median(speeds[first]) / bare, 3)
+    figures["ratio_to_bare"] = round(middle[OURS_SAMPLED] / middle[BARE], 3)
+    rows = [
+        [name, f"{value:,.0f}", f"{value / middle[BARE]:.2f}", rounds(speeds[name])]
+        for name, value in middle.items()
+    ]
+    notes = (
+        f"d = {DIM}, {LAYERS} layers, {HEADS} heads, L = {LENGTH}, AdamW, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}. Padding counts as work "
+        "and not as tokens. All take turns. Penchant packs sequences, so that nothing is computed "
+        "on padding, shares its negatives over the batch, and its softmax walks over rows in "
+        "cache-sized chunks, in bfloat16 where the processor has it. "
+    )
+    if args.rectools:
+        for loss, ours in (("softmax", OURS_FULL), ("sampled_softmax", OURS_SAMPLED)):
+            peer = next(name for name, of in PEERS.items() if of == loss)
+            figures[f"ratio_to_rectools_{loss}"] = round(middle[ours] / middle[peer], 2)
+        times = race(dataset, args.work, args.rectools, args.minutes)
+        figures["race"] = times
+        rows += [
+            [f"{name}: to validation HR@10 {RACE_TO}", took, "", ""] for name, took in times.items()
+        ]
+        notes += (
+            "Same shapes, same loss: Penchant is "
+            f"{figures['ratio_to_rectools_softmax']} times RecTools with the full softmax, "
+            f"{figures['ratio_to_rectools_sampled_softmax']} times with {NEGATIVES:,} negatives "
+            "(RecTools draws them for each position, Penchant for the batch). The race: minutes of "
+            "training and validation, on one core each."
+        )
     figures["rounds"] = speeds
     write_result(
         "training_speed",
@@ -214,18 +296,12 @@ def main() -> None:
         figures=figures,
         table=[
             ["", "real tokens a second (median)", "ratio to the bare loop", "each round"],
-            *(
-                [name, f"{median(v):,.0f}", f"{median(v) / bare:.2f}", rounds(v)]
-                for name, v in speeds.items()
-            ),
+            *rows,
         ],
-        notes=(
-            f"d = {DIM}, {LAYERS} layers, {HEADS} heads, L = {LENGTH}, AdamW, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}. Padding counts as work "
-            "and not as tokens. The loops take turns. Penchant's packing leaves padding out, which "
-            "is most of the difference; its softmax walks over rows in cache-sized chunks."
+        notes=notes,
+        command=(
+            "python benchmarks/quality/training_speed.py ML-1M-FOLDER --work DIR --rectools PYTHON"
         ),
-        command="python benchmarks/training_speed.py ML-1M-DATASET",
     )
 
 

@@ -1,6 +1,6 @@
 """MovieLens-1M, leave-one-out, full ranking: what the `movielens` recipe reaches, and how fast.
 
-    python benchmarks/ml1m.py ML-1M-FOLDER --work DIR
+    python benchmarks/quality/ml1m.py ML-1M-FOLDER --work DIR
 
 ML-1M-FOLDER holds the original files or the ordered sequences (docs/dataset.md). Started again with
 the same DIR, it goes on where it stopped. The test split is read once, by the last step.
@@ -8,7 +8,10 @@ the same DIR, it goes on where it stopped. The test split is read once, by the l
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from commands import penchant
 from results import write_result
@@ -72,7 +75,7 @@ def main() -> None:
             "training and validation. Published figures are other people's, from their READMEs, "
             "and not measured here; HSTU's are on 3,706 items sorted by timestamp."
         ),
-        command="python benchmarks/ml1m.py ML-1M-FOLDER --work DIR",
+        command="python benchmarks/quality/ml1m.py ML-1M-FOLDER --work DIR",
     )
 
 
