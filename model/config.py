@@ -50,8 +50,6 @@ class TowerConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id, so that content alone stands for a new item."""
-    text_dropout: float = 0.0
-    """Chance that a step hides an n-gram of an item's texts, so that no rare one stands for it."""
     similarity: Literal["dot", "cosine"] = "dot"
     """cosine scales both towers' vectors to length 1; the score is an inner product either way."""
     objectives: tuple[str, ...] = ("interest",)
@@ -71,7 +69,7 @@ class TowerConfig:
         require(
             self.dim % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of {self.dim}"
         )
-        for name in ("dropout", "id_dropout", "text_dropout"):
+        for name in ("dropout", "id_dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, name, value, "at least 0 and below 1")
         require(

@@ -30,18 +30,10 @@ def bag_mean(table: Tensor, codes: Tensor) -> Tensor:
 class FeatureMixer(nn.Module):
     """All features of an item (or of a user) → one vector, through a two-layer network."""
 
-    def __init__(
-        self,
-        specs: tuple[FeatureSpec, ...],
-        *,
-        prefix: str,
-        dim: int,
-        text_dropout: float = 0.0,
-    ) -> None:
-        """prefix: `item` or `profile`; the arrays are named `PREFIX.FEATURE`. text_dropout: chance
-        that a step hides an n-gram."""
+    def __init__(self, specs: tuple[FeatureSpec, ...], *, prefix: str, dim: int) -> None:
+        """prefix: `item` or `profile`; the arrays are named `PREFIX.FEATURE`."""
         super().__init__()
-        self.specs, self.prefix, self.text_dropout = specs, prefix, text_dropout
+        self.specs, self.prefix = specs, prefix
         self.tables = nn.ParameterDict()
         self.projections = nn.ModuleDict()
         for i, spec in enumerate(specs):
@@ -68,8 +60,6 @@ class FeatureMixer(nn.Module):
                 known = (values != 0).to(table.dtype).unsqueeze(-1)
                 parts.append(F.embedding(values, table) * known)
             else:
-                if self.training and spec.type == "text" and self.text_dropout:
-                    values = values * (torch.rand(values.shape) >= self.text_dropout).to(values)
                 parts.append(bag_mean(self.tables[str(i)], values))
         return parts
 

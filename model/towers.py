@@ -30,12 +30,7 @@ class ItemTower(nn.Module):
         self.config = config
         self.ids = nn.Parameter(torch.randn(config.num_items + 1, config.dim) * _INIT_STD)
         self.content = (
-            FeatureMixer(
-                config.item_features,
-                prefix="item",
-                dim=config.dim,
-                text_dropout=config.text_dropout,
-            )
+            FeatureMixer(config.item_features, prefix="item", dim=config.dim)
             if config.item_features
             else None
         )

@@ -94,6 +94,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another value for a field of the recipe, such as dim=128; repeat for several "
+            "(docs/training.md lists them).",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after the epoch in which this passes.")
@@ -128,6 +137,7 @@ def train(
     from training.distributed import join
     from training.report import RunReporter
     from training.run import LAST, refuse_folder, start_run
+    from training.settings import with_settings
     from training.validate import validate_dataset
 
     given: dict[str, Any] = {
@@ -139,7 +149,8 @@ def train(
         "seen": seen,
     }
     config = replace(
-        find_recipe(recipe), **{name: value for name, value in given.items() if value is not None}
+        with_settings(find_recipe(recipe), settings or ()),
+        **{name: value for name, value in given.items() if value is not None},
     )
     rank = join(device)
     if rank.leads:

@@ -44,8 +44,6 @@ class RunConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id (see TowerConfig)."""
-    text_dropout: float = 0.0
-    """Chance that a step hides an n-gram of an item's texts (see TowerConfig)."""
     content: bool = True
     """Whether the item tower reads the item features; without, it is ID-only."""
     text_start: float = 0.0
@@ -144,7 +142,6 @@ class RunConfig:
             feedforward=self.feedforward,
             dropout=self.dropout,
             id_dropout=self.id_dropout if features else 0.0,
-            text_dropout=self.text_dropout if features else 0.0,
             similarity=self.similarity,
         )
 

@@ -145,19 +145,3 @@ def test_one_interest_is_the_state_and_more_are_views_of_it() -> None:
         for m, view in enumerate(several.views, 1):
             torch.testing.assert_close(found[..., m, :], state + state @ view)
     torch.testing.assert_close(found[..., 0, :], state)
-
-
-def test_text_dropout_hides_n_grams_in_training_alone() -> None:
-    torch.manual_seed(3)
-    spec = FeatureSpec(name="title", type="text", size=5)
-    mixer = FeatureMixer((spec,), prefix="item", dim=4, text_dropout=0.5)
-    table = mixer.tables["0"].detach()
-    given = {"item.title": torch.tensor([[1, 2]] * 400, dtype=torch.int32)}
-    possible = torch.stack([torch.zeros(4), table[1], table[2], table[[1, 2]].mean(dim=0)])
-    with torch.no_grad():
-        found = mixer.parts(given)[0]
-        which = torch.cdist(found, possible)
-        assert which.min(dim=1).values.max() < 1e-4
-        counts = torch.bincount(which.argmin(dim=1), minlength=4)
-        assert counts.min() > 60  # each of the four in about a quarter of 400
-        torch.testing.assert_close(mixer.eval().parts(given)[0], possible[3].expand(400, 4))
