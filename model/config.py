@@ -50,6 +50,9 @@ class TowerConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id, so that content alone stands for a new item."""
+    new_item_weight: float = 1.0
+    """The vector of an item that was never trained is multiplied by it, outside training: content
+    alone scores lower than content and id, and above 1 makes up for it."""
     similarity: Literal["dot", "cosine"] = "dot"
     """cosine scales both towers' vectors to length 1; the score is an inner product either way."""
     objectives: tuple[str, ...] = ("interest",)
@@ -78,6 +81,8 @@ class TowerConfig:
             self.id_dropout,
             "0 where items have no content features: nothing would stand for the item",
         )
+        weight = self.new_item_weight
+        require(0 < weight <= 10, "new_item_weight", weight, "above 0, at most 10")
         require(len(self.objectives) >= 1, "objectives", self.objectives, "at least one name")
 
 

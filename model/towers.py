@@ -49,12 +49,17 @@ class ItemTower(nn.Module):
 
     def combine(self, vectors: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """vectors: [B, D] what the ids stand for, zeros where there is none. Returns [B, D]."""
+        is_new = (vectors == 0).all(dim=-1, keepdim=True)
         if self.content is not None:
             parts = self.content.parts(features)
             # The features as they are, and what they mean together. The plain sum keeps the
             # geometry that texts begin with (training/text_init.py).
             vectors = torch.stack([vectors, self.content.mixed(parts), *parts]).sum(dim=0)
-        return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
+        if self.config.similarity == "cosine":
+            vectors = F.normalize(vectors, dim=-1)
+        if self.config.new_item_weight != 1 and not self.training:
+            vectors = torch.where(is_new, vectors * self.config.new_item_weight, vectors)
+        return vectors
 
 
 class TimeEmbedding(nn.Module):

@@ -44,6 +44,8 @@ class RunConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id (see TowerConfig)."""
+    new_item_weight: float = 1.0
+    """What the vectors of items that were never trained are multiplied by (see TowerConfig)."""
     content: bool = True
     """Whether the item tower reads the item features; without, it is ID-only."""
     text_start: float = 0.0
@@ -142,6 +144,7 @@ class RunConfig:
             feedforward=self.feedforward,
             dropout=self.dropout,
             id_dropout=self.id_dropout if features else 0.0,
+            new_item_weight=self.new_item_weight if features else 1.0,
             similarity=self.similarity,
         )
 

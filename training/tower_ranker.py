@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.ann import exact_search
-from model.merge import merge_interests
+from model.merge import How, merge_interests
 from model.towers import TwoTower
 from training.dataset import Interactions
 from training.loop import ItemInputs, encode_users
@@ -37,9 +37,11 @@ class TowerRanker:
         questions: Questions,
         *,
         profiles: Mapping[str, Tensor],
+        how: How = "quota",
     ) -> None:
-        """vectors: [V, D] of all items, on the model's device. questions: when each user asks."""
-        self._model, self._vectors, self._profiles = model, vectors, profiles
+        """vectors: [V, D] of all items, on the model's device. questions: when each user asks. how:
+        interests are merged (model/merge.py)."""
+        self._model, self._vectors, self._profiles, self._how = model, vectors, profiles, how
         self._matrix: Float32 = vectors.float().cpu().numpy()
         self._idle = np.zeros(questions.histories.num_users, np.float32)
         self._idle[questions.users] = questions.idle
@@ -53,6 +55,11 @@ class TowerRanker:
         excluded: Sequence[Int64] | None,
     ) -> Int64:
         """The k best item rows of each user; see Ranker.top."""
+        interests = self.interests(histories, users)
+        return search_interests(interests, self._matrix, k, excluded=excluded, how=self._how)
+
+    def interests(self, histories: Interactions, users: Int64) -> Float32:
+        """Interest vectors [B, M, D] of these users."""
         config = self._model.config
         place = np.empty(histories.num_users, np.int64)
         place[users] = np.arange(len(users))
@@ -66,7 +73,7 @@ class TowerRanker:
             profiles=self._profiles,
         ):
             interests[place[rows]] = found
-        return search_interests(interests, self._matrix, k, excluded=excluded)
+        return interests
 
 
 @torch.no_grad()
@@ -78,7 +85,12 @@ def item_vectors(items: ItemInputs, model: TwoTower, *, batch_items: int = 65_53
 
 
 def search_interests(
-    interests: Float32, vectors: Float32, k: int, *, excluded: Sequence[Int64] | None
+    interests: Float32,
+    vectors: Float32,
+    k: int,
+    *,
+    excluded: Sequence[Int64] | None,
+    how: How = "quota",
 ) -> Int64:
     """Merged candidates of users: interests [B, M, D] → rows [B, k]. excluded: B arrays of rows."""
     batch, num_interests, dim = interests.shape
@@ -86,7 +98,7 @@ def search_interests(
     search = exact_search if len(vectors) <= FAISS_ROWS else _scan
     rows, scores = search(interests.reshape(-1, dim), vectors, k, excluded=repeated)
     shape = (batch, num_interests, k)
-    return merge_interests(rows.reshape(shape), scores.reshape(shape), k)[0]
+    return merge_interests(rows.reshape(shape), scores.reshape(shape), k, how=how)[0]
 
 
 def _scan(

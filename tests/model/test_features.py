@@ -145,3 +145,17 @@ def test_one_interest_is_the_state_and_more_are_views_of_it() -> None:
         for m, view in enumerate(several.views, 1):
             torch.testing.assert_close(found[..., m, :], state + state @ view)
     torch.testing.assert_close(found[..., 0, :], state)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_new_items_may_weigh_more_outside_training(similarity: str) -> None:
+    plain = ItemTower(item_config(similarity=similarity)).eval()
+    heavy = ItemTower(item_config(similarity=similarity, new_item_weight=1.5)).eval()
+    heavy.load_state_dict(plain.state_dict())
+    given, ids = arrays(np.random.default_rng(2), 3, 2), torch.tensor([0, 3, 0])
+    with torch.no_grad():
+        expected = plain(ids, given) * torch.tensor([[1.5], [1.0], [1.5]])
+        torch.testing.assert_close(heavy(ids, given), expected)
+        vectors = plain.ids[[0, 3, 0]]
+        vectors[0] = vectors[2] = 0
+        torch.testing.assert_close(heavy.train().combine(vectors, given), plain(ids, given))
