@@ -44,7 +44,11 @@ def sparse() -> RunConfig:
         temperature=0.07,
         dropout=0.5,
         id_dropout=0.2,
+        text_start=0.5,
         weight_decay=0.05,
+        loss="sampled",
+        num_uniform=3072,
+        num_in_batch=1024,
         epochs=40,
         batch_tokens=4096,
         evaluate_every=2,
@@ -53,15 +57,18 @@ def sparse() -> RunConfig:
 
 
 def fresh() -> RunConfig:
-    """As sparse, where many items are new: ids are often hidden, so that content stands in."""
+    """As sparse, where many items are new: ids are often hidden, so that content stands in, and
+    what content alone finds weighs more."""
     return replace(
         sparse(),
         recipe="fresh",
         dropout=0.3,
         id_dropout=0.3,
-        loss="sampled",
         num_uniform=2048,
         num_in_batch=1024,
+        logq_correction=0.5,
+        new_item_weight=1.35,
+        epochs=30,
     )
 
 

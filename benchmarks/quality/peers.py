@@ -67,8 +67,8 @@ def write_split(
         "minutes": minutes,
         "batch_size": batch_size,
         "validation_users": config.validation_users,
-        "evaluate_every": config.evaluate_every,
-        "patience": config.patience,
+        "evaluate_every": 1,
+        "patience": config.patience * config.evaluate_every,
         "threads": torch.get_num_threads(),
         "num_negatives": num_negatives,
         **{
