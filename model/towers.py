@@ -52,9 +52,15 @@ class ItemTower(nn.Module):
         is_new = (vectors == 0).all(dim=-1, keepdim=True)
         if self.content is not None:
             parts = self.content.parts(features)
-            # The features as they are, and what they mean together. The plain sum keeps the
-            # geometry that texts begin with (training/text_init.py).
-            vectors = torch.stack([vectors, self.content.mixed(parts), *parts]).sum(dim=0)
+            # What the features mean together, and the looked-up ones as they are: the plain sum
+            # keeps the geometry that texts begin with (training/text_init.py). Numbers and vectors
+            # have the dataset's own scale, and go through the network alone.
+            plain = [
+                part
+                for spec, part in zip(self.content.specs, parts, strict=True)
+                if spec.type not in ("number", "vector")
+            ]
+            vectors = torch.stack([vectors, self.content.mixed(parts), *plain]).sum(dim=0)
         if self.config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=-1)
         if self.config.new_item_weight != 1 and not self.training:

@@ -27,9 +27,9 @@ from training.taste_circles import taste_circles
 from training.tower_ranker import TowerRanker, item_vectors
 
 PEERS = {
-    "sasrec": "RecTools SASRec",
-    "esasrec": "RecTools eSASRec",
-    "bert4rec": "RecTools BERT4Rec",
+    "sasrec": "RecTools SASRec (full softmax)",
+    "sasrec-sampled": "RecTools SASRec (256 negatives)",
+    "esasrec": "RecTools eSASRec (256 negatives)",
 }
 PUBLISHED = (
     ("SASRec", 0.0605, 0.0318, "S3-Rec repository"),

@@ -30,6 +30,7 @@ from rectools.models import BERT4RecModel, SASRecModel
 from rectools.models.nn.transformers.ligr import LiGRLayers
 
 DEPTH = 50
+MODELS = ("sasrec", "sasrec-sampled", "esasrec", "bert4rec")
 EVENT = ["user", "item", "place"]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -115,6 +116,8 @@ def make(name: str, settings: dict[str, Any]) -> Any:
     }
     if name == "sasrec":
         return SASRecModel(loss="softmax", **size)
+    if name == "sasrec-sampled":
+        return SASRecModel(loss="sampled_softmax", n_negatives=settings["num_negatives"], **size)
     if name == "esasrec":  # RecTools' own recommendation: LiGR layers and sampled softmax
         return SASRecModel(
             loss="sampled_softmax",
@@ -130,7 +133,7 @@ def main() -> None:
     """Train one model, write its lists."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", choices=("sasrec", "esasrec", "bert4rec"), required=True)
+    parser.add_argument("--model", choices=MODELS, required=True)
     args = parser.parse_args()
     settings = json.loads((args.folder / "settings.json").read_text())
     torch.set_num_threads(settings["threads"])
