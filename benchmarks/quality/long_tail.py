@@ -14,8 +14,7 @@ from typing import Any
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from results import write_result
-from trained import ROOT, imported, trained
+from trained import ROOT, imported, trained, write_result
 
 from training.evaluate import evaluate
 from training.recipes import fresh

@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from results import write_result
-from trained import Trained, imported, trained
+from trained import Trained, imported, trained, write_result
 
 from training.baselines import fit_baselines
 from training.evaluate import SEED, Evaluation, evaluate

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import write_result
-from trained import Trained, imported, trained
+from trained import Trained, imported, trained, write_result
 
 from training.evaluate import SEED, evaluate
 from training.taste_circles import taste_circles

@@ -11,6 +11,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from commands import penchant
+from results import ROOT, write_result
 
 from model.merge import How
 from model.towers import TwoTower
@@ -18,6 +19,9 @@ from training.dataset import Interactions
 from training.run import Run, load_best, open_run
 from training.splits import Int64, Part, Questions
 from training.tower_ranker import TowerRanker, item_vectors
+
+__all__ = ["ROOT", "Named", "Trained", "imported", "trained", "write_result"]
+"""The last is of benchmarks/results.py, which is found once this module has been imported."""
 
 
 @dataclass(frozen=True)
