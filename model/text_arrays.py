@@ -243,7 +243,8 @@ class _Words:
 def _before(counts: npt.NDArray[Any], begins: npt.NDArray[np.bool_]) -> Int32:
     """Sum of the counts before each place since the last one that begins a group."""
     before = np.cumsum(counts, dtype=np.int32) - counts
-    return (before - np.maximum.accumulate(np.where(begins, before, 0))).astype(np.int32)
+    inside: Int32 = before - np.maximum.accumulate(np.where(begins, before, 0))
+    return inside
 
 
 @functools.cache

@@ -29,6 +29,8 @@ class ItemTower(nn.Module):
         super().__init__()
         self.config = config
         self.ids = nn.Parameter(torch.randn(config.num_items + 1, config.dim) * _INIT_STD)
+        self.sparse_ids = False
+        """Whether the gradient of `ids` names the rows of a batch alone (training/optimizer.py)."""
         self.content = (
             FeatureMixer(config.item_features, prefix="item", dim=config.dim)
             if config.item_features
@@ -44,7 +46,9 @@ class ItemTower(nn.Module):
         if self.training and self.config.id_dropout:
             known = known & (torch.rand(ids.shape, device=ids.device) >= self.config.id_dropout)
         return self.combine(
-            F.embedding(ids, self.ids) * known.to(self.ids.dtype).unsqueeze(-1), features
+            F.embedding(ids, self.ids, sparse=self.sparse_ids)
+            * known.to(self.ids.dtype).unsqueeze(-1),
+            features,
         )
 
     def combine(self, vectors: Tensor, features: Mapping[str, Tensor]) -> Tensor:

@@ -34,6 +34,7 @@ from training.config import RunConfig
 from training.distributed import Rank
 from training.losses import pick_interest, softmax_loss
 from training.negatives import NegativeSampler
+from training.optimizer import ROW_WISE_FROM, RowWiseAdamW, clip_gradients
 
 
 class Diverged(PenchantError):
@@ -228,6 +229,14 @@ def train(
             batch_tokens=max(batch_tokens // rank.size, 1),
         )
     )
+    # On a GPU a dense step over millions of items takes milliseconds, and gradients of several
+    # processes are averaged as dense ones.
+    model.item_tower.sparse_ids = (
+        sampler is not None
+        and len(popularity) >= ROW_WISE_FROM
+        and rank.size == 1
+        and rank.device.type == "cpu"
+    )
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
 
     def prepare(events: Histories, chosen: Windows, step: int) -> tuple[Batch, int]:
@@ -276,7 +285,7 @@ def train(
                     )
                 total += batch_loss
                 weight += everyone.item()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                clip_gradients(model.parameters(), config.clip_norm)
                 optimizer.step()
                 progress.step += 1
                 seen += batch_size
@@ -308,9 +317,9 @@ def train(
     return progress
 
 
-def make_optimizer(model: TwoTower, config: RunConfig) -> torch.optim.AdamW:
+def make_optimizer(model: TwoTower, config: RunConfig) -> RowWiseAdamW:
     """AdamW over every parameter, in the order of model.named_parameters()."""
-    return torch.optim.AdamW(
+    return RowWiseAdamW(
         model.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,

@@ -131,6 +131,19 @@ def test_it_learns() -> None:
     assert trial.progress.losses[0] > 1.5 and trial.progress.losses[-1] < 0.6
 
 
+def test_large_catalogues_are_updated_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, epochs=6, patience=6, loss="sampled", num_uniform=4, num_in_batch=2)
+    dense = Trial(config, [0.1] * 6)
+    assert not dense.model.item_tower.sparse_ids
+    monkeypatch.setattr("training.loop.ROW_WISE_FROM", DATA.num_items)
+    rows = Trial(config, [0.1] * 6)
+    assert rows.model.item_tower.sparse_ids
+    # What an untouched row's old momentum would have moved it is all that differs.
+    assert rows.progress.losses == pytest.approx(dense.progress.losses, rel=0.01)
+    assert rows.progress.losses != dense.progress.losses
+    assert not Trial(replace(config, loss="full"), [0.1] * 6).model.item_tower.sparse_ids
+
+
 def test_a_batch_in_which_nothing_counts_harms_nothing() -> None:
     weightless = replace(DATA, weights=np.zeros_like(DATA.weights))
     trial = Trial(replace(CONFIG, epochs=1), [0.1], weightless)
