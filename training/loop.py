@@ -36,6 +36,9 @@ from training.losses import pick_interest, softmax_loss
 from training.negatives import NegativeSampler
 from training.optimizer import ROW_WISE_FROM, RowWiseAdamW, clip_gradients
 
+_LOOK_EVERY = 20
+"""Steps on a GPU between two looks at the loss."""
+
 
 class Diverged(PenchantError):
     """The loss is no longer a number; the last checkpoint still holds good weights."""
@@ -237,6 +240,8 @@ def train(
         and rank.size == 1
         and rank.device.type == "cpu"
     )
+    # To read a number from a GPU is to wait for all that it was told to do.
+    look_every = 1 if rank.device.type == "cpu" else _LOOK_EVERY
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda")
 
     def prepare(events: Histories, chosen: Windows, step: int) -> tuple[Batch, int]:
@@ -261,7 +266,7 @@ def train(
             if len(chosen.users) >= rank.size  # every rank needs a share, or the others wait for it
         ]
         events = data if model.config.has_order else shuffled(data, rng)
-        total, weight, seen = 0.0, 0.0, 0
+        sums, mean_loss, seen = torch.zeros(2, dtype=torch.float64, device=rank.device), 0.0, 0
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, events, batches[0], progress.step)
             for number, _ in enumerate(batches):
@@ -277,28 +282,30 @@ def train(
                 mine = batch.weights.sum()
                 everyone = rank.total(mine.clone())
                 (loss * (mine / everyone.clamp(min=1e-9) * rank.size)).backward()
-                batch_loss = rank.total(loss.detach() * mine).item()
-                if not math.isfinite(batch_loss):
-                    raise Diverged(
-                        f"the loss is {batch_loss} at step {progress.step}: training diverged. "
-                        "The last checkpoint is good; train again with a lower learning_rate."
-                    )
-                total += batch_loss
-                weight += everyone.item()
+                sums += torch.stack([rank.total(loss.detach() * mine), everyone])
+                looks = (number + 1) % look_every == 0 or number + 1 == len(batches)
+                if looks:
+                    loss_sum, weight_sum = sums.tolist()
+                    mean_loss = loss_sum / max(weight_sum, 1e-9)
+                    if not math.isfinite(mean_loss):
+                        raise Diverged(
+                            f"the loss is {mean_loss} at step {progress.step}: training diverged. "
+                            "The last checkpoint is good; train again with a lower learning_rate."
+                        )
                 clip_gradients(model.parameters(), config.clip_norm)
                 optimizer.step()
                 progress.step += 1
                 seen += batch_size
-                if rank.leads:
+                if rank.leads and looks:
                     spent = time.perf_counter() - started
                     report.step(
                         progress,
                         done=(number + 1) / len(batches),
-                        loss=total / max(weight, 1e-9),
+                        loss=mean_loss,
                         tokens_per_second=seen / spent,
                     )
         progress.epoch += 1
-        progress.losses.append(total / max(weight, 1e-9))
+        progress.losses.append(mean_loss)
         metrics = None
         is_best = False
         progress.seconds += time.perf_counter() - started

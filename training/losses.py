@@ -79,9 +79,11 @@ class _ChunkedSoftmax(torch.autograd.Function):
             rows = slice(start, min(start + chunk, len(users)))
             block = users[rows].to(fast)
             logits = _at_least_float32(torch.addmm(bias, block, transposed))
-            hit = hits[rows]
-            where = (hit >= 0).nonzero().squeeze(1)
-            logits[where, hit[where]] = float("-inf")
+            # Without a question to the device: a list of the rows with a hit would have to be read.
+            hit = hits[rows].unsqueeze(1)
+            place = hit.clamp(min=0)
+            held = logits.gather(1, place)
+            logits.scatter_(1, place, held.masked_fill(hit >= 0, float("-inf")))
             positive = scores[rows]
             peak = torch.maximum(logits.amax(dim=1), positive)
             logits.sub_(peak.unsqueeze(1)).exp_()
