@@ -28,7 +28,6 @@ from training.tower_ranker import TowerRanker, item_vectors
 
 PEERS = {
     "sasrec": "RecTools SASRec (full softmax)",
-    "sasrec-sampled": "RecTools SASRec (256 negatives)",
     "esasrec": "RecTools eSASRec (256 negatives)",
 }
 PUBLISHED = (
