@@ -4,6 +4,8 @@ Only arguments, progress and printing; what each command does is in the module i
 imported inside the commands that need it, so that `--help` is quick.
 """
 
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -166,7 +168,8 @@ def train(
             ended = start_run(dataset, out, config, rank=rank, reporter=reporter, resume=resume)
     except KeyboardInterrupt:
         if rank.leads and (out / LAST).exists():
-            again = f"penchant train {dataset} --out {out} --recipe {recipe} --resume"
+            given_again = [word for word in sys.argv[1:] if word != "--resume"]
+            again = shlex.join(["penchant", *given_again, "--resume"])
             say(f"Interrupted. The last whole epoch is kept; go on with: {again}")
         raise
     if rank.leads:

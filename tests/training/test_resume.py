@@ -89,3 +89,27 @@ def test_an_unknown_recipe_is_refused(world: Path, tmp_path: Path, recipe: str) 
     assert done.returncode == 2
     assert "no recipe is called 'nonsense'; there are: default, demo, movielens" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_who_interrupts_a_run_is_told_how_to_go_on(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    given = command(world, run, "--set", "epochs=500", "--set", "dim=16")
+    process = subprocess.Popen(
+        given,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while not metrics(run):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGINT)
+        shown = " ".join(process.communicate(timeout=60)[0].split())
+    assert "The last whole epoch is kept; go on with: penchant train" in shown
+    assert f"--out '{run}'" in shown
+    assert "--set epochs=500 --set dim=16 --resume" in shown
