@@ -101,6 +101,8 @@ def test_who_interrupts_a_run_is_told_how_to_go_on(world: Path, tmp_path: Path) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Of tests that run in the background, the child would inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 200
