@@ -125,7 +125,8 @@ def write(work: Path) -> None:
             "history is listed. Baselines that a set does not allow (no times, no "
             "titles, no conversions) are absent. Fewer epochs than the recipe's: validation no "
             "longer improved, or the run was stopped. Minutes are of training and validation on "
-            "one core of a machine that was doing other things too."
+            "one core of a machine that was doing other things too. Sets are run one at a time: "
+            "Beauty's rows are the newest, the others are of commit 205024f."
         ),
         command="python benchmarks/datasets.py DATA-FOLDER --work DIR",
     )
