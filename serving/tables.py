@@ -12,6 +12,10 @@ from rich.text import Text
 
 from serving.results import Recommended, Retrieved, ServerStatus, ShownHistory
 
+_NOTHING_LEFT = (
+    "Nothing is left to show: every item is filtered out, or in the history, expired or "
+    "unavailable. Ask with fewer filters, or with --include-seen."
+)
 _KIND_STYLE = {
     "product": "green",
     "video": "cyan",
@@ -49,7 +53,7 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         console.print(_table(title, columns))
         console.print(_table("Why", {**_places(found.item_ids), **why}))
     if not found.item_ids:
-        console.print("No item passes these filters.")
+        console.print(_NOTHING_LEFT)
     console.print(
         f"[dim]{len(found.item_ids)} items · bundle {found.source.bundle_version[:12]} · "
         f"worker {escape(found.source.worker)}[/dim]"
@@ -85,7 +89,7 @@ def print_recommended(shown: Recommended, who: str, console: Console) -> None:
         console.print(_table(title, {**places, **slate, **circles}))
         console.print(_table("Ranks among the candidates, and chances", {**places, **origins}))
     if not shown.item_ids:
-        console.print("No item passes these filters.")
+        console.print(_NOTHING_LEFT)
     if not shown.chances:
         console.print("[dim]This bundle has no value model: the order is that of retrieval.[/dim]")
 

@@ -12,7 +12,7 @@ where it stopped; a set that is done keeps its rows in DIR, and `--only NAME` do
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ SETS = {
 def without(dataset: Path, out: Path, keep: Sequence[str]) -> Path:
     """The dataset with some of its events alone."""
     if not out.exists():
-        schema = read_schema(dataset / "dataset.toml")
-        kept = replace(schema, events={n: e for n, e in schema.events.items() if n in keep})
+        schema = read_schema(dataset)
+        events = {n: e for n, e in schema.events.items() if n in keep}
+        kept = schema.model_copy(update={"events": events})
         with new_dataset(out, kept) as writer:
             writer.write_items(pl.read_parquet(dataset / "items.parquet"))
-            events = pl.read_parquet(dataset / "events" / "*.parquet")
-            writer.write_events(events.filter(pl.col("event").is_in(list(keep))))
+            log = pl.read_parquet(dataset / "events" / "*.parquet")
+            writer.append_events(log.filter(pl.col("event").is_in(list(keep))))
     return out
 
 
@@ -96,7 +97,7 @@ def asked_elsewhere(made: Trained, other: Trained, name: str) -> Ranker:
 def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, Any]:
     """Train both towers, read test, give the set's rows and figures."""
     whole = imported(chosen.importer, source, work / "dataset")
-    schema = read_schema(whole / "dataset.toml")
+    schema = read_schema(whole)
     kept = [name for name in schema.events if name not in chosen.drops]
     buys = [name for name, event in schema.events.items() if event.role == "conversion"]
     dataset = without(whole, work / "acts", kept) if chosen.drops else whole
