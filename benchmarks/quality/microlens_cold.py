@@ -20,7 +20,7 @@ from training.baselines import fit_baselines
 from training.evaluate import SEED, Evaluation, evaluate
 
 SEEDS = (17, 18, 19)
-DROPOUTS = (0.0, 0.1, 0.3, 0.6, 0.9)
+DROPOUTS = (0.3, 0.1, 0.0, 0.6)
 WEIGHTS = (1.0, 1.2, 1.35, 1.5)
 NO_IDS = {"content": False, "id_dropout": 0}
 BY_TIME = ("--split", "time", "--holdout-days", 60)
@@ -31,17 +31,26 @@ def sweep(dataset: Path, work: Path, options: tuple[object, ...]) -> list[list[s
     """Id dropout × weight of new items, on validation."""
     rows = []
     for dropout in DROPOUTS:
-        settings = {"id_dropout": dropout}
-        made = trained(dataset, work / f"dropout-{dropout}", "fresh", settings, *options)
+        if dropout == shipped("id_dropout"):
+            made = trained(dataset, seeded(work, "fresh", SEEDS[0]), "fresh", {}, *options)
+        else:
+            settings = {"id_dropout": dropout}
+            made = trained(dataset, work / f"dropout-{dropout}", "fresh", settings, *options)
         asked = made.questions("validation")
         rankers = [made.ranker(asked, str(w), new_item_weight=w) for w in WEIGHTS]
         found = judge(made, asked, rankers)
         for weight in WEIGHTS:
             new, old, everything = recalls(found, str(weight))
-            chosen = dropout == made.run.config.id_dropout == shipped("id_dropout")
-            mark = " (ships)" if chosen and weight == shipped("new_item_weight") else ""
+            chosen = (dropout, weight) == (shipped("id_dropout"), shipped("new_item_weight"))
+            mark = " (ships)" if chosen else ""
             rows.append([f"{dropout}", f"{weight}{mark}", *map(shown, (new, old, everything))])
+            print(*rows[-1], flush=True)
     return rows
+
+
+def seeded(work: Path, name: str, seed: int) -> Path:
+    """The folder of one of the final runs."""
+    return work / f"{name}-{seed}"
 
 
 def shipped(name: str) -> float:
@@ -79,10 +88,11 @@ def final(
     """Three seeds of the recipe and of ids alone, and the baselines, on test."""
     runs = {
         "Penchant, recipe `fresh`": [
-            trained(dataset, work / f"fresh-{s}", "fresh", {}, *options, "--seed", s) for s in SEEDS
+            trained(dataset, seeded(work, "fresh", s), "fresh", {}, *options, "--seed", s)
+            for s in SEEDS
         ],
         "ids alone, same recipe": [
-            trained(dataset, work / f"ids-{s}", "fresh", NO_IDS, *options, "--seed", s)
+            trained(dataset, seeded(work, "ids", s), "fresh", NO_IDS, *options, "--seed", s)
             for s in SEEDS
         ],
     }
@@ -133,7 +143,7 @@ def main() -> None:
     args = parser.parse_args()
     videos = imported("microlens", args.microlens, args.work / "microlens")
     goods = imported("amazon", args.beauty, args.work / "beauty", "--time", "day")
-    swept = sweep(videos, args.work / "sweep", ())
+    swept = sweep(videos, args.work / "videos", ())
     of_videos, figures = final(
         videos, args.work / "videos", "MicroLens-50k, leave-one-out", "microlens", ()
     )
@@ -144,7 +154,7 @@ def main() -> None:
     rows = [*of_videos, *of_goods, [f"**{validation[0]}**", f"**{validation[1]}**", "", "", ""]]
     for dropout, weight, new, warm, everything in swept:
         rows.append([f"{dropout}, weight {weight}", new, warm, everything, ""])
-        figures[f"sweep/{dropout}/{weight}"] = [float(new), float(warm), float(everything)]
+        figures[f"sweep/{dropout}/{weight.split()[0]}"] = [float(new), float(warm), float(everything)]
     write_result(
         "microlens_cold",
         title="Items without an event: content towers beside TF-IDF kNN and ids alone",

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from interest.v1 import types_pb2 as interest_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finterest/v1/admin_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\x12\n\x10GetStatusRequest\"\xe3\x01\n\x11GetStatusResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x03 \x01(\x01\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x19.interest.v1.BundleStatus\x12\'\n\x05store\x18\x05 \x01(\x0b\x32\x18.interest.v1.StoreStatus\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.interest.v1.Limits\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"y\n\x11ListUsersResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x12\n\nnum_events\x18\x03 \x03(\r\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\xbb\x02\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\r\n\x05\x61s_of\x18\x04 \x01(\t\x12\x11\n\tnum_items\x18\x05 \x01(\x04\x12\x12\n\nnum_active\x18\x06 \x01(\x04\x12\x0b\n\x03\x64im\x18\x07 \x01(\r\x12\x15\n\rnum_interests\x18\x08 \x01(\r\x12\x13\n\x0bmax_history\x18\t \x01(\r\x12\x13\n\x0bnum_circles\x18\n \x01(\r\x12\x12\n\nobjectives\x18\x0b \x03(\t\x12\x16\n\x0ehistory_events\x18\x0c \x03(\t\x12\x12\n\nfilterable\x18\r \x03(\t\x12\x0f\n\x07\x63olumns\x18\x0e \x03(\t\x12\r\n\x05heads\x18\x0f \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_weights\x18\x10 \x03(\x01\".\n\x0bStoreStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnum_users\x18\x02 \x01(\x04\"\xe7\x02\n\x06Limits\x12\r\n\x05max_k\x18\x01 \x01(\r\x12\x13\n\x0bmax_queries\x18\x02 \x01(\r\x12\x13\n\x0bmax_history\x18\x03 \x01(\r\x12\x13\n\x0bmax_filters\x18\x04 \x01(\r\x12\x12\n\nmax_values\x18\x05 \x01(\r\x12\x14\n\x0cmax_excluded\x18\x06 \x01(\r\x12\x14\n\x0cmax_id_bytes\x18\x07 \x01(\r\x12\x10\n\x08max_page\x18\x08 \x01(\r\x12\x13\n\x0bmax_vectors\x18\t \x01(\r\x12\x12\n\nmax_search\x18\n \x01(\r\x12\x12\n\nmax_fields\x18\x0b \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x0c \x01(\r\x12\x19\n\x11max_message_bytes\x18\r \x01(\r\x12\x13\n\x0bmax_pending\x18\x0e \x01(\r\x12\x11\n\tmax_items\x18\x0f \x01(\r\x12\x12\n\nmax_ranked\x18\x10 \x01(\r\x12\x11\n\tmax_cells\x18\x11 \x01(\r2\xa6\x01\n\x0c\x41\x64minService\x12J\n\tGetStatus\x12\x1d.interest.v1.GetStatusRequest\x1a\x1e.interest.v1.GetStatusResponse\x12J\n\tListUsers\x12\x1d.interest.v1.ListUsersRequest\x1a\x1e.interest.v1.ListUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finterest/v1/admin_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\x12\n\x10GetStatusRequest\"\x8a\x02\n\x11GetStatusResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x03 \x01(\x01\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x19.interest.v1.BundleStatus\x12\'\n\x05store\x18\x05 \x01(\x0b\x32\x18.interest.v1.StoreStatus\x12#\n\x06limits\x18\x06 \x01(\x0b\x32\x13.interest.v1.Limits\x12%\n\x04live\x18\x07 \x01(\x0b\x32\x17.interest.v1.LiveStatus\"|\n\nLiveStatus\x12\x18\n\x10\x61pplied_sequence\x18\x01 \x01(\x04\x12\x17\n\x0fnewest_sequence\x18\x02 \x01(\x04\x12\x12\n\nnum_sealed\x18\x03 \x01(\x04\x12\x11\n\tnum_delta\x18\x04 \x01(\x04\x12\x14\n\x0cnum_replaced\x18\x05 \x01(\x04\"\x84\x01\n\nGeneration\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0f\n\x07\x63reated\x18\x06 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x07 \x01(\t\":\n\x0f\x41\x63tivateRequest\x12\x13\n\x0b\x62undle_path\x18\x01 \x01(\t\x12\x12\n\nskips_gate\x18\x02 \x01(\x08\"?\n\x10\x41\x63tivateResponse\x12+\n\ngeneration\x18\x01 \x01(\x0b\x32\x17.interest.v1.Generation\"\x11\n\x0fRollbackRequest\"?\n\x10RollbackResponse\x12+\n\ngeneration\x18\x01 \x01(\x0b\x32\x17.interest.v1.Generation\"+\n\x16ListGenerationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"G\n\x17ListGenerationsResponse\x12,\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x17.interest.v1.Generation\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"y\n\x11ListUsersResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12\x12\n\nnum_events\x18\x03 \x03(\r\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\xbb\x02\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\r\n\x05\x61s_of\x18\x04 \x01(\t\x12\x11\n\tnum_items\x18\x05 \x01(\x04\x12\x12\n\nnum_active\x18\x06 \x01(\x04\x12\x0b\n\x03\x64im\x18\x07 \x01(\r\x12\x15\n\rnum_interests\x18\x08 \x01(\r\x12\x13\n\x0bmax_history\x18\t \x01(\r\x12\x13\n\x0bnum_circles\x18\n \x01(\r\x12\x12\n\nobjectives\x18\x0b \x03(\t\x12\x16\n\x0ehistory_events\x18\x0c \x03(\t\x12\x12\n\nfilterable\x18\r \x03(\t\x12\x0f\n\x07\x63olumns\x18\x0e \x03(\t\x12\r\n\x05heads\x18\x0f \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_weights\x18\x10 \x03(\x01\".\n\x0bStoreStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnum_users\x18\x02 \x01(\x04\"\xe7\x02\n\x06Limits\x12\r\n\x05max_k\x18\x01 \x01(\r\x12\x13\n\x0bmax_queries\x18\x02 \x01(\r\x12\x13\n\x0bmax_history\x18\x03 \x01(\r\x12\x13\n\x0bmax_filters\x18\x04 \x01(\r\x12\x12\n\nmax_values\x18\x05 \x01(\r\x12\x14\n\x0cmax_excluded\x18\x06 \x01(\r\x12\x14\n\x0cmax_id_bytes\x18\x07 \x01(\r\x12\x10\n\x08max_page\x18\x08 \x01(\r\x12\x13\n\x0bmax_vectors\x18\t \x01(\r\x12\x12\n\nmax_search\x18\n \x01(\r\x12\x12\n\nmax_fields\x18\x0b \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x0c \x01(\r\x12\x19\n\x11max_message_bytes\x18\r \x01(\r\x12\x13\n\x0bmax_pending\x18\x0e \x01(\r\x12\x11\n\tmax_items\x18\x0f \x01(\r\x12\x12\n\nmax_ranked\x18\x10 \x01(\r\x12\x11\n\tmax_cells\x18\x11 \x01(\r2\x96\x03\n\x0c\x41\x64minService\x12J\n\tGetStatus\x12\x1d.interest.v1.GetStatusRequest\x1a\x1e.interest.v1.GetStatusResponse\x12J\n\tListUsers\x12\x1d.interest.v1.ListUsersRequest\x1a\x1e.interest.v1.ListUsersResponse\x12G\n\x08\x41\x63tivate\x12\x1c.interest.v1.ActivateRequest\x1a\x1d.interest.v1.ActivateResponse\x12G\n\x08Rollback\x12\x1c.interest.v1.RollbackRequest\x1a\x1d.interest.v1.RollbackResponse\x12\\\n\x0fListGenerations\x12#.interest.v1.ListGenerationsRequest\x1a$.interest.v1.ListGenerationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=73
   _globals['_GETSTATUSREQUEST']._serialized_end=91
   _globals['_GETSTATUSRESPONSE']._serialized_start=94
-  _globals['_GETSTATUSRESPONSE']._serialized_end=321
-  _globals['_LISTUSERSREQUEST']._serialized_start=323
-  _globals['_LISTUSERSREQUEST']._serialized_end=380
-  _globals['_LISTUSERSRESPONSE']._serialized_start=382
-  _globals['_LISTUSERSRESPONSE']._serialized_end=503
-  _globals['_BUNDLESTATUS']._serialized_start=506
-  _globals['_BUNDLESTATUS']._serialized_end=821
-  _globals['_STORESTATUS']._serialized_start=823
-  _globals['_STORESTATUS']._serialized_end=869
-  _globals['_LIMITS']._serialized_start=872
-  _globals['_LIMITS']._serialized_end=1231
-  _globals['_ADMINSERVICE']._serialized_start=1234
-  _globals['_ADMINSERVICE']._serialized_end=1400
+  _globals['_GETSTATUSRESPONSE']._serialized_end=360
+  _globals['_LIVESTATUS']._serialized_start=362
+  _globals['_LIVESTATUS']._serialized_end=486
+  _globals['_GENERATION']._serialized_start=489
+  _globals['_GENERATION']._serialized_end=621
+  _globals['_ACTIVATEREQUEST']._serialized_start=623
+  _globals['_ACTIVATEREQUEST']._serialized_end=681
+  _globals['_ACTIVATERESPONSE']._serialized_start=683
+  _globals['_ACTIVATERESPONSE']._serialized_end=746
+  _globals['_ROLLBACKREQUEST']._serialized_start=748
+  _globals['_ROLLBACKREQUEST']._serialized_end=765
+  _globals['_ROLLBACKRESPONSE']._serialized_start=767
+  _globals['_ROLLBACKRESPONSE']._serialized_end=830
+  _globals['_LISTGENERATIONSREQUEST']._serialized_start=832
+  _globals['_LISTGENERATIONSREQUEST']._serialized_end=875
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_start=877
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_end=948
+  _globals['_LISTUSERSREQUEST']._serialized_start=950
+  _globals['_LISTUSERSREQUEST']._serialized_end=1007
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1009
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1130
+  _globals['_BUNDLESTATUS']._serialized_start=1133
+  _globals['_BUNDLESTATUS']._serialized_end=1448
+  _globals['_STORESTATUS']._serialized_start=1450
+  _globals['_STORESTATUS']._serialized_end=1496
+  _globals['_LIMITS']._serialized_start=1499
+  _globals['_LIMITS']._serialized_end=1858
+  _globals['_ADMINSERVICE']._serialized_start=1861
+  _globals['_ADMINSERVICE']._serialized_end=2267
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     BUNDLE_FIELD_NUMBER: builtins.int
     STORE_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    LIVE_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """The release of Penchant that answers."""
     uptime_seconds: builtins.float
@@ -47,6 +48,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     def limits(self) -> global___Limits:
         """What a request may ask for."""
 
+    @property
+    def live(self) -> global___LiveStatus: ...
     def __init__(
         self,
         *,
@@ -56,11 +59,180 @@ class GetStatusResponse(google.protobuf.message.Message):
         bundle: global___BundleStatus | None = ...,
         store: global___StoreStatus | None = ...,
         limits: global___Limits | None = ...,
+        live: global___LiveStatus | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bundle", b"bundle", "info", b"info", "limits", b"limits", "store", b"store"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle", b"bundle", "info", b"info", "limits", b"limits", "server_version", b"server_version", "store", b"store", "uptime_seconds", b"uptime_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["bundle", b"bundle", "info", b"info", "limits", b"limits", "live", b"live", "store", b"store"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bundle", b"bundle", "info", b"info", "limits", b"limits", "live", b"live", "server_version", b"server_version", "store", b"store", "uptime_seconds", b"uptime_seconds"]) -> None: ...
 
 global___GetStatusResponse = GetStatusResponse
+
+@typing.final
+class LiveStatus(google.protobuf.message.Message):
+    """Items that came, changed or went since the bundle was made, as this worker has them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPLIED_SEQUENCE_FIELD_NUMBER: builtins.int
+    NEWEST_SEQUENCE_FIELD_NUMBER: builtins.int
+    NUM_SEALED_FIELD_NUMBER: builtins.int
+    NUM_DELTA_FIELD_NUMBER: builtins.int
+    NUM_REPLACED_FIELD_NUMBER: builtins.int
+    applied_sequence: builtins.int
+    """The last change of the feed that this worker shows, and the last that there is."""
+    newest_sequence: builtins.int
+    num_sealed: builtins.int
+    """Items that can be retrieved beside the bundle's own, in the sealed segment and in memory."""
+    num_delta: builtins.int
+    num_replaced: builtins.int
+    """Items of the bundle that are not shown any more, or live in a newer version."""
+    def __init__(
+        self,
+        *,
+        applied_sequence: builtins.int = ...,
+        newest_sequence: builtins.int = ...,
+        num_sealed: builtins.int = ...,
+        num_delta: builtins.int = ...,
+        num_replaced: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_sequence", b"applied_sequence", "newest_sequence", b"newest_sequence", "num_delta", b"num_delta", "num_replaced", b"num_replaced", "num_sealed", b"num_sealed"]) -> None: ...
+
+global___LiveStatus = LiveStatus
+
+@typing.final
+class Generation(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    BUNDLE_VERSION_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    CREATED_FIELD_NUMBER: builtins.int
+    CHANGED_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Rises with every activation."""
+    path: builtins.str
+    """The bundle's folder and version."""
+    bundle_version: builtins.str
+    state: builtins.str
+    """`preparing`, `prepared`, `active`, `failed` or `retired`."""
+    message: builtins.str
+    """Why it failed."""
+    created: builtins.str
+    """ISO 8601, UTC: when it was asked for, and when its state last changed."""
+    changed: builtins.str
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        path: builtins.str = ...,
+        bundle_version: builtins.str = ...,
+        state: builtins.str = ...,
+        message: builtins.str = ...,
+        created: builtins.str = ...,
+        changed: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_version", b"bundle_version", "changed", b"changed", "created", b"created", "message", b"message", "number", b"number", "path", b"path", "state", b"state"]) -> None: ...
+
+global___Generation = Generation
+
+@typing.final
+class ActivateRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUNDLE_PATH_FIELD_NUMBER: builtins.int
+    SKIPS_GATE_FIELD_NUMBER: builtins.int
+    bundle_path: builtins.str
+    """A folder that the server's machine can read."""
+    skips_gate: builtins.bool
+    """Activate it though its recall is below the active bundle's, or the gate cannot tell."""
+    def __init__(
+        self,
+        *,
+        bundle_path: builtins.str = ...,
+        skips_gate: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_path", b"bundle_path", "skips_gate", b"skips_gate"]) -> None: ...
+
+global___ActivateRequest = ActivateRequest
+
+@typing.final
+class ActivateResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    @property
+    def generation(self) -> global___Generation:
+        """In state `preparing`: ask ListGenerations how it goes."""
+
+    def __init__(
+        self,
+        *,
+        generation: global___Generation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["generation", b"generation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation"]) -> None: ...
+
+global___ActivateResponse = ActivateResponse
+
+@typing.final
+class RollbackRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RollbackRequest = RollbackRequest
+
+@typing.final
+class RollbackResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    @property
+    def generation(self) -> global___Generation: ...
+    def __init__(
+        self,
+        *,
+        generation: global___Generation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["generation", b"generation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation"]) -> None: ...
+
+global___RollbackResponse = RollbackResponse
+
+@typing.final
+class ListGenerationsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at most; 0: 20."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size"]) -> None: ...
+
+global___ListGenerationsRequest = ListGenerationsRequest
+
+@typing.final
+class ListGenerationsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATIONS_FIELD_NUMBER: builtins.int
+    @property
+    def generations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Generation]: ...
+    def __init__(
+        self,
+        *,
+        generations: collections.abc.Iterable[global___Generation] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generations", b"generations"]) -> None: ...
+
+global___ListGenerationsResponse = ListGenerationsResponse
 
 @typing.final
 class ListUsersRequest(google.protobuf.message.Message):

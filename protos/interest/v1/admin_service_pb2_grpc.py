@@ -45,6 +45,21 @@ class AdminServiceStub(object):
                 request_serializer=interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.Activate = channel.unary_unary(
+                '/interest.v1.AdminService/Activate',
+                request_serializer=interest_dot_v1_dot_admin__service__pb2.ActivateRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_admin__service__pb2.ActivateResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/interest.v1.AdminService/Rollback',
+                request_serializer=interest_dot_v1_dot_admin__service__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_admin__service__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.ListGenerations = channel.unary_unary(
+                '/interest.v1.AdminService/ListGenerations',
+                request_serializer=interest_dot_v1_dot_admin__service__pb2.ListGenerationsRequest.SerializeToString,
+                response_deserializer=interest_dot_v1_dot_admin__service__pb2.ListGenerationsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -65,6 +80,28 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Activate(self, request, context):
+        """Serve another bundle: it is verified, loaded, warmed up and checked, then all workers change
+        over. Where it fails, the one before goes on serving.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Go back to the bundle that was served before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGenerations(self, request, context):
+        """The bundles that were activated, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +114,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListUsers,
                     request_deserializer=interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.FromString,
                     response_serializer=interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'Activate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Activate,
+                    request_deserializer=interest_dot_v1_dot_admin__service__pb2.ActivateRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_admin__service__pb2.ActivateResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=interest_dot_v1_dot_admin__service__pb2.RollbackRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_admin__service__pb2.RollbackResponse.SerializeToString,
+            ),
+            'ListGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGenerations,
+                    request_deserializer=interest_dot_v1_dot_admin__service__pb2.ListGenerationsRequest.FromString,
+                    response_serializer=interest_dot_v1_dot_admin__service__pb2.ListGenerationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +186,87 @@ class AdminService(object):
             '/interest.v1.AdminService/ListUsers',
             interest_dot_v1_dot_admin__service__pb2.ListUsersRequest.SerializeToString,
             interest_dot_v1_dot_admin__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Activate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.AdminService/Activate',
+            interest_dot_v1_dot_admin__service__pb2.ActivateRequest.SerializeToString,
+            interest_dot_v1_dot_admin__service__pb2.ActivateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.AdminService/Rollback',
+            interest_dot_v1_dot_admin__service__pb2.RollbackRequest.SerializeToString,
+            interest_dot_v1_dot_admin__service__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interest.v1.AdminService/ListGenerations',
+            interest_dot_v1_dot_admin__service__pb2.ListGenerationsRequest.SerializeToString,
+            interest_dot_v1_dot_admin__service__pb2.ListGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,26 @@ class AdminServiceStub:
     ]
     """The users of the store, page by page."""
 
+    Activate: grpc.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ActivateRequest,
+        interest.v1.admin_service_pb2.ActivateResponse,
+    ]
+    """Serve another bundle: it is verified, loaded, warmed up and checked, then all workers change
+    over. Where it fails, the one before goes on serving.
+    """
+
+    Rollback: grpc.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.RollbackRequest,
+        interest.v1.admin_service_pb2.RollbackResponse,
+    ]
+    """Go back to the bundle that was served before."""
+
+    ListGenerations: grpc.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ListGenerationsRequest,
+        interest.v1.admin_service_pb2.ListGenerationsResponse,
+    ]
+    """The bundles that were activated, newest first."""
+
 class AdminServiceAsyncStub:
     """What is being served, for the people who run it."""
 
@@ -47,6 +67,26 @@ class AdminServiceAsyncStub:
         interest.v1.admin_service_pb2.ListUsersResponse,
     ]
     """The users of the store, page by page."""
+
+    Activate: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ActivateRequest,
+        interest.v1.admin_service_pb2.ActivateResponse,
+    ]
+    """Serve another bundle: it is verified, loaded, warmed up and checked, then all workers change
+    over. Where it fails, the one before goes on serving.
+    """
+
+    Rollback: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.RollbackRequest,
+        interest.v1.admin_service_pb2.RollbackResponse,
+    ]
+    """Go back to the bundle that was served before."""
+
+    ListGenerations: grpc.aio.UnaryUnaryMultiCallable[
+        interest.v1.admin_service_pb2.ListGenerationsRequest,
+        interest.v1.admin_service_pb2.ListGenerationsResponse,
+    ]
+    """The bundles that were activated, newest first."""
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
     """What is being served, for the people who run it."""
@@ -66,5 +106,31 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[interest.v1.admin_service_pb2.ListUsersResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.ListUsersResponse]]:
         """The users of the store, page by page."""
+
+    @abc.abstractmethod
+    def Activate(
+        self,
+        request: interest.v1.admin_service_pb2.ActivateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.admin_service_pb2.ActivateResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.ActivateResponse]]:
+        """Serve another bundle: it is verified, loaded, warmed up and checked, then all workers change
+        over. Where it fails, the one before goes on serving.
+        """
+
+    @abc.abstractmethod
+    def Rollback(
+        self,
+        request: interest.v1.admin_service_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.admin_service_pb2.RollbackResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.RollbackResponse]]:
+        """Go back to the bundle that was served before."""
+
+    @abc.abstractmethod
+    def ListGenerations(
+        self,
+        request: interest.v1.admin_service_pb2.ListGenerationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[interest.v1.admin_service_pb2.ListGenerationsResponse, collections.abc.Awaitable[interest.v1.admin_service_pb2.ListGenerationsResponse]]:
+        """The bundles that were activated, newest first."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from interest.v1 import types_pb2 as interest_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#interest/v1/retrieval_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\xab\x01\n\tUserQuery\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12%\n\x07history\x18\x02 \x01(\x0b\x32\x14.interest.v1.History\x12%\n\x07profile\x18\x03 \x03(\x0b\x32\x14.interest.v1.Feature\x12%\n\x07vectors\x18\x04 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\"\xca\x01\n\x0fRetrieveRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\t\n\x01k\x18\x02 \x01(\r\x12$\n\x07\x66ilters\x18\x03 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x11\n\tobjective\x18\x04 \x01(\t\x12\x14\n\x0c\x65xclude_seen\x18\x05 \x01(\x08\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\x12\x13\n\x0bnum_history\x18\x07 \x01(\r\x12\x0f\n\x07time_us\x18\x08 \x01(\x03\"\xe1\x01\n\x10RetrieveResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\x12\x0c\n\x04\x63old\x18\x03 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x04 \x03(\r\x12*\n\x07history\x18\x05 \x01(\x0b\x32\x19.interest.v1.HistoryItems\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\xa8\x01\n\x12\x46indSimilarRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12%\n\x07vectors\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\t\n\x01k\x18\x03 \x01(\r\x12$\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\"i\n\x13\x46indSimilarResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\"`\n\x11\x45mbedUsersRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\x11\n\tobjective\x18\x02 \x01(\t\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\"\xca\x01\n\x12\x45mbedUsersResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\'\n\tinterests\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\x15\n\rnum_interests\x18\x03 \x01(\r\x12\x0c\n\x04\x63old\x18\x04 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x05 \x03(\r\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\x9c\x02\n\x10RecommendRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\t\n\x01k\x18\x02 \x01(\r\x12\x16\n\x0enum_candidates\x18\x03 \x01(\r\x12$\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x14\n\x0cinclude_seen\x18\x06 \x01(\x08\x12\x0e\n\x06\x66ields\x18\x07 \x03(\t\x12\x0f\n\x07time_us\x18\x08 \x01(\x03\x12)\n\x07weights\x18\t \x03(\x0b\x32\x18.interest.v1.ValueWeight\x12!\n\x05slate\x18\n \x01(\x0b\x32\x12.interest.v1.Slate\"\xe7\x01\n\rRerankRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\x12)\n\x07weights\x18\x08 \x03(\x0b\x32\x18.interest.v1.ValueWeight\x12!\n\x05slate\x18\t \x01(\x0b\x32\x12.interest.v1.Slate\"+\n\x0bValueWeight\x12\x0c\n\x04head\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"t\n\x05Slate\x12\x16\n\tdiversity\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x04\x63\x61ps\x18\x02 \x03(\x0b\x32\x10.interest.v1.Cap\x12%\n\x05kinds\x18\x03 \x03(\x0b\x32\x16.interest.v1.KindShareB\x0c\n\n_diversity\"\"\n\x03\x43\x61p\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04most\x18\x02 \x01(\r\"(\n\tKindShare\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\"\xe3\x01\n\x11RecommendResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\x12+\n\nprovenance\x18\x03 \x01(\x0b\x32\x17.interest.v1.Provenance\x12\x0c\n\x04\x63old\x18\x04 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x05 \x03(\r\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\x91\x01\n\nProvenance\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05heads\x18\x02 \x03(\t\x12\x0f\n\x07\x63hances\x18\x03 \x03(\x02\x12\x17\n\x0fretrieval_ranks\x18\x04 \x03(\r\x12\x13\n\x0bvalue_ranks\x18\x05 \x03(\r\x12\x0f\n\x07reasons\x18\x06 \x03(\r\x12\x14\n\x0creason_names\x18\x07 \x03(\t\"O\n\x11\x45mbedItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x19.interest.v1.ItemFeatures\"D\n\x0cItemFeatures\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x14.interest.v1.Feature\"b\n\x12\x45mbedItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12%\n\x07vectors\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors2\xdd\x03\n\x10RetrievalService\x12J\n\tRecommend\x12\x1d.interest.v1.RecommendRequest\x1a\x1e.interest.v1.RecommendResponse\x12\x44\n\x06Rerank\x12\x1a.interest.v1.RerankRequest\x1a\x1e.interest.v1.RecommendResponse\x12G\n\x08Retrieve\x12\x1c.interest.v1.RetrieveRequest\x1a\x1d.interest.v1.RetrieveResponse\x12P\n\x0b\x46indSimilar\x12\x1f.interest.v1.FindSimilarRequest\x1a .interest.v1.FindSimilarResponse\x12M\n\nEmbedUsers\x12\x1e.interest.v1.EmbedUsersRequest\x1a\x1f.interest.v1.EmbedUsersResponse\x12M\n\nEmbedItems\x12\x1e.interest.v1.EmbedItemsRequest\x1a\x1f.interest.v1.EmbedItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#interest/v1/retrieval_service.proto\x12\x0binterest.v1\x1a\x17interest/v1/types.proto\"\xd1\x01\n\tUserQuery\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12%\n\x07history\x18\x02 \x01(\x0b\x32\x14.interest.v1.History\x12%\n\x07profile\x18\x03 \x03(\x0b\x32\x14.interest.v1.Feature\x12%\n\x07vectors\x18\x04 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12$\n\x06moment\x18\x06 \x01(\x0b\x32\x14.interest.v1.History\"\xca\x01\n\x0fRetrieveRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\t\n\x01k\x18\x02 \x01(\r\x12$\n\x07\x66ilters\x18\x03 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x11\n\tobjective\x18\x04 \x01(\t\x12\x14\n\x0c\x65xclude_seen\x18\x05 \x01(\x08\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\x12\x13\n\x0bnum_history\x18\x07 \x01(\r\x12\x0f\n\x07time_us\x18\x08 \x01(\x03\"\xe1\x01\n\x10RetrieveResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\x12\x0c\n\x04\x63old\x18\x03 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x04 \x03(\r\x12*\n\x07history\x18\x05 \x01(\x0b\x32\x19.interest.v1.HistoryItems\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\xa8\x01\n\x12\x46indSimilarRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12%\n\x07vectors\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\t\n\x01k\x18\x03 \x01(\r\x12$\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\"i\n\x13\x46indSimilarResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\"`\n\x11\x45mbedUsersRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\x11\n\tobjective\x18\x02 \x01(\t\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\"\xca\x01\n\x12\x45mbedUsersResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12\'\n\tinterests\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors\x12\x15\n\rnum_interests\x18\x03 \x01(\r\x12\x0c\n\x04\x63old\x18\x04 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x05 \x03(\r\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\x9c\x02\n\x10RecommendRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\t\n\x01k\x18\x02 \x01(\r\x12\x16\n\x0enum_candidates\x18\x03 \x01(\r\x12$\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x13.interest.v1.Filter\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x14\n\x0cinclude_seen\x18\x06 \x01(\x08\x12\x0e\n\x06\x66ields\x18\x07 \x03(\t\x12\x0f\n\x07time_us\x18\x08 \x01(\x03\x12)\n\x07weights\x18\t \x03(\x0b\x32\x18.interest.v1.ValueWeight\x12!\n\x05slate\x18\n \x01(\x0b\x32\x12.interest.v1.Slate\"\xe7\x01\n\rRerankRequest\x12\'\n\x07queries\x18\x01 \x03(\x0b\x32\x16.interest.v1.UserQuery\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x0e\n\x06\x66ields\x18\x06 \x03(\t\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\x12)\n\x07weights\x18\x08 \x03(\x0b\x32\x18.interest.v1.ValueWeight\x12!\n\x05slate\x18\t \x01(\x0b\x32\x12.interest.v1.Slate\"+\n\x0bValueWeight\x12\x0c\n\x04head\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"t\n\x05Slate\x12\x16\n\tdiversity\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x04\x63\x61ps\x18\x02 \x03(\x0b\x32\x10.interest.v1.Cap\x12%\n\x05kinds\x18\x03 \x03(\x0b\x32\x16.interest.v1.KindShareB\x0c\n\n_diversity\"\"\n\x03\x43\x61p\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04most\x18\x02 \x01(\r\"(\n\tKindShare\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\"\xe3\x01\n\x11RecommendResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12+\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.interest.v1.Candidates\x12+\n\nprovenance\x18\x03 \x01(\x0b\x32\x17.interest.v1.Provenance\x12\x0c\n\x04\x63old\x18\x04 \x03(\x08\x12\x17\n\x0fhistory_lengths\x18\x05 \x03(\r\x12&\n\x06\x65rrors\x18\x06 \x03(\x0b\x32\x16.interest.v1.ItemError\"\x91\x01\n\nProvenance\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05heads\x18\x02 \x03(\t\x12\x0f\n\x07\x63hances\x18\x03 \x03(\x02\x12\x17\n\x0fretrieval_ranks\x18\x04 \x03(\r\x12\x13\n\x0bvalue_ranks\x18\x05 \x03(\r\x12\x0f\n\x07reasons\x18\x06 \x03(\r\x12\x14\n\x0creason_names\x18\x07 \x03(\t\"O\n\x11\x45mbedItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x19.interest.v1.ItemFeatures\"D\n\x0cItemFeatures\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x14.interest.v1.Feature\"b\n\x12\x45mbedItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.interest.v1.AnswerInfo\x12%\n\x07vectors\x18\x02 \x01(\x0b\x32\x14.interest.v1.Vectors2\xdd\x03\n\x10RetrievalService\x12J\n\tRecommend\x12\x1d.interest.v1.RecommendRequest\x1a\x1e.interest.v1.RecommendResponse\x12\x44\n\x06Rerank\x12\x1a.interest.v1.RerankRequest\x1a\x1e.interest.v1.RecommendResponse\x12G\n\x08Retrieve\x12\x1c.interest.v1.RetrieveRequest\x1a\x1d.interest.v1.RetrieveResponse\x12P\n\x0b\x46indSimilar\x12\x1f.interest.v1.FindSimilarRequest\x1a .interest.v1.FindSimilarResponse\x12M\n\nEmbedUsers\x12\x1e.interest.v1.EmbedUsersRequest\x1a\x1f.interest.v1.EmbedUsersResponse\x12M\n\nEmbedItems\x12\x1e.interest.v1.EmbedItemsRequest\x1a\x1f.interest.v1.EmbedItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,41 +33,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'interest.v1.retrieval_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USERQUERY']._serialized_start=78
-  _globals['_USERQUERY']._serialized_end=249
-  _globals['_RETRIEVEREQUEST']._serialized_start=252
-  _globals['_RETRIEVEREQUEST']._serialized_end=454
-  _globals['_RETRIEVERESPONSE']._serialized_start=457
-  _globals['_RETRIEVERESPONSE']._serialized_end=682
-  _globals['_FINDSIMILARREQUEST']._serialized_start=685
-  _globals['_FINDSIMILARREQUEST']._serialized_end=853
-  _globals['_FINDSIMILARRESPONSE']._serialized_start=855
-  _globals['_FINDSIMILARRESPONSE']._serialized_end=960
-  _globals['_EMBEDUSERSREQUEST']._serialized_start=962
-  _globals['_EMBEDUSERSREQUEST']._serialized_end=1058
-  _globals['_EMBEDUSERSRESPONSE']._serialized_start=1061
-  _globals['_EMBEDUSERSRESPONSE']._serialized_end=1263
-  _globals['_RECOMMENDREQUEST']._serialized_start=1266
-  _globals['_RECOMMENDREQUEST']._serialized_end=1550
-  _globals['_RERANKREQUEST']._serialized_start=1553
-  _globals['_RERANKREQUEST']._serialized_end=1784
-  _globals['_VALUEWEIGHT']._serialized_start=1786
-  _globals['_VALUEWEIGHT']._serialized_end=1829
-  _globals['_SLATE']._serialized_start=1831
-  _globals['_SLATE']._serialized_end=1947
-  _globals['_CAP']._serialized_start=1949
-  _globals['_CAP']._serialized_end=1983
-  _globals['_KINDSHARE']._serialized_start=1985
-  _globals['_KINDSHARE']._serialized_end=2025
-  _globals['_RECOMMENDRESPONSE']._serialized_start=2028
-  _globals['_RECOMMENDRESPONSE']._serialized_end=2255
-  _globals['_PROVENANCE']._serialized_start=2258
-  _globals['_PROVENANCE']._serialized_end=2403
-  _globals['_EMBEDITEMSREQUEST']._serialized_start=2405
-  _globals['_EMBEDITEMSREQUEST']._serialized_end=2484
-  _globals['_ITEMFEATURES']._serialized_start=2486
-  _globals['_ITEMFEATURES']._serialized_end=2554
-  _globals['_EMBEDITEMSRESPONSE']._serialized_start=2556
-  _globals['_EMBEDITEMSRESPONSE']._serialized_end=2654
-  _globals['_RETRIEVALSERVICE']._serialized_start=2657
-  _globals['_RETRIEVALSERVICE']._serialized_end=3134
+  _globals['_USERQUERY']._serialized_end=287
+  _globals['_RETRIEVEREQUEST']._serialized_start=290
+  _globals['_RETRIEVEREQUEST']._serialized_end=492
+  _globals['_RETRIEVERESPONSE']._serialized_start=495
+  _globals['_RETRIEVERESPONSE']._serialized_end=720
+  _globals['_FINDSIMILARREQUEST']._serialized_start=723
+  _globals['_FINDSIMILARREQUEST']._serialized_end=891
+  _globals['_FINDSIMILARRESPONSE']._serialized_start=893
+  _globals['_FINDSIMILARRESPONSE']._serialized_end=998
+  _globals['_EMBEDUSERSREQUEST']._serialized_start=1000
+  _globals['_EMBEDUSERSREQUEST']._serialized_end=1096
+  _globals['_EMBEDUSERSRESPONSE']._serialized_start=1099
+  _globals['_EMBEDUSERSRESPONSE']._serialized_end=1301
+  _globals['_RECOMMENDREQUEST']._serialized_start=1304
+  _globals['_RECOMMENDREQUEST']._serialized_end=1588
+  _globals['_RERANKREQUEST']._serialized_start=1591
+  _globals['_RERANKREQUEST']._serialized_end=1822
+  _globals['_VALUEWEIGHT']._serialized_start=1824
+  _globals['_VALUEWEIGHT']._serialized_end=1867
+  _globals['_SLATE']._serialized_start=1869
+  _globals['_SLATE']._serialized_end=1985
+  _globals['_CAP']._serialized_start=1987
+  _globals['_CAP']._serialized_end=2021
+  _globals['_KINDSHARE']._serialized_start=2023
+  _globals['_KINDSHARE']._serialized_end=2063
+  _globals['_RECOMMENDRESPONSE']._serialized_start=2066
+  _globals['_RECOMMENDRESPONSE']._serialized_end=2293
+  _globals['_PROVENANCE']._serialized_start=2296
+  _globals['_PROVENANCE']._serialized_end=2441
+  _globals['_EMBEDITEMSREQUEST']._serialized_start=2443
+  _globals['_EMBEDITEMSREQUEST']._serialized_end=2522
+  _globals['_ITEMFEATURES']._serialized_start=2524
+  _globals['_ITEMFEATURES']._serialized_end=2592
+  _globals['_EMBEDITEMSRESPONSE']._serialized_start=2594
+  _globals['_EMBEDITEMSRESPONSE']._serialized_end=2692
+  _globals['_RETRIEVALSERVICE']._serialized_start=2695
+  _globals['_RETRIEVALSERVICE']._serialized_end=3172
 # @@protoc_insertion_point(module_scope)

@@ -24,6 +24,7 @@ class UserQuery(google.protobuf.message.Message):
     PROFILE_FIELD_NUMBER: builtins.int
     VECTORS_FIELD_NUMBER: builtins.int
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: builtins.int
+    MOMENT_FIELD_NUMBER: builtins.int
     user_id: builtins.str
     """A user of the store. An unknown user is answered like one with an empty history, flagged cold."""
     @property
@@ -42,6 +43,12 @@ class UserQuery(google.protobuf.message.Message):
     def exclude_item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Items not to return for this query. Unknown ids are ignored."""
 
+    @property
+    def moment(self) -> interest.v1.types_pb2.History:
+        """With `user_id`: what the user did just now, which the store may not have yet. What it has
+        already (the same item, event and time) counts once.
+        """
+
     def __init__(
         self,
         *,
@@ -50,9 +57,10 @@ class UserQuery(google.protobuf.message.Message):
         profile: collections.abc.Iterable[interest.v1.types_pb2.Feature] | None = ...,
         vectors: interest.v1.types_pb2.Vectors | None = ...,
         exclude_item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        moment: interest.v1.types_pb2.History | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["history", b"history", "vectors", b"vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exclude_item_ids", b"exclude_item_ids", "history", b"history", "profile", b"profile", "user_id", b"user_id", "vectors", b"vectors"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["history", b"history", "moment", b"moment", "vectors", b"vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["exclude_item_ids", b"exclude_item_ids", "history", b"history", "moment", b"moment", "profile", b"profile", "user_id", b"user_id", "vectors", b"vectors"]) -> None: ...
 
 global___UserQuery = UserQuery
 

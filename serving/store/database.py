@@ -1,0 +1,191 @@
+"""One SQLite file, read by many threads and written in groups.
+
+Everything that is written while a commit is under way goes into the next one together: one fsync
+for all of them. A write is on disk when its call returns (WAL, synchronous = FULL), or was not
+taken at all. Several processes may write; SQLite lets one of them at a time. Knows the tables'
+names (layout.py) and nothing of what they mean.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from serving.errors import StoreUnavailable
+from serving.store.layout import APPLICATION_ID, FORMAT, TABLES
+
+T = TypeVar("T")
+
+MOST_TOGETHER = 256
+"""Writes that share one transaction at most."""
+_BUSY_SECONDS = 30
+"""How long one process waits for the transaction of another."""
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "mmap_size = 1073741824",
+)
+
+
+@dataclass(slots=True)
+class _Write:
+    """One piece of work that waits for its transaction."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    done: Future[Any] = field(default_factory=Future)
+
+
+class Database:
+    """store.db of one state folder; made where it is not there. Safe across threads.
+
+    Raises StoreUnavailable, as every method does, when the file cannot be opened, read or written,
+    or is of another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[_Write | None] = SimpleQueue()
+        self._closed = False
+        with self._errors("open"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._reader = self._connect()
+            self._writer = self._connect()
+            self._prepare(self._writer)
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one SELECT; it sees every write that returned before."""
+        with self._errors("read"), self._lock:
+            return self._reader.execute(statement, parameters).fetchall()
+
+    def changes(self) -> int:
+        """A number that is another one once anybody, in any process, has written."""
+        with self._errors("read"), self._lock:
+            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` inside a transaction; what it wrote is on disk when this returns.
+
+        It may share the transaction with others, whose failure does not touch it. What it raises is
+        raised here, and then nothing of it was written. It must not begin or end a transaction.
+        """
+        write = _Write(work)
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable(f"cannot write {self.path.name}: it is closed")
+            self._queue.put(write)
+        done: T = write.done.result()
+        return done
+
+    def close(self) -> None:
+        """Finish what was begun and let go of the file."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        with self._errors("close"), self._lock:
+            self._writer.close()
+            self._reader.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables of a new file; refuse a file that is not a store of this format."""
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            found = db.execute("PRAGMA application_id").fetchone()[0]
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if not db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
+                for statement in TABLES.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+            elif found != APPLICATION_ID or version != FORMAT:
+                raise StoreUnavailable(
+                    f"{self.path} is not a store of format {FORMAT} (found: {version}); "
+                    "give another --state folder"
+                )
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _run(self) -> None:
+        """The writer's thread: take what waits, write it together, tell everyone."""
+        open_ = True
+        while open_:
+            first = self._queue.get()
+            group: list[_Write] = [] if first is None else [first]
+            open_ = first is not None
+            while open_ and len(group) < MOST_TOGETHER and not self._queue.empty():
+                following = self._queue.get()
+                open_ = following is not None
+                if following is not None:
+                    group.append(following)
+            if group:
+                self._write_together(group)
+
+    def _write_together(self, group: Sequence[_Write]) -> None:
+        written: list[tuple[_Write, Any]] = []
+        failed: list[tuple[_Write, BaseException]] = []
+        try:
+            with self._errors("write"):
+                self._writer.execute("BEGIN IMMEDIATE")
+                for write in group:
+                    try:
+                        written.append((write, self._savepoint(write)))
+                    except sqlite3.Error:
+                        raise  # the file's own trouble is everyone's
+                    except Exception as error:
+                        failed.append((write, error))
+                self._writer.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            for write in group:
+                write.done.set_exception(error)
+            return
+        for write, result in written:
+            write.done.set_result(result)
+        for write, reason in failed:
+            write.done.set_exception(reason)
+
+    def _savepoint(self, write: _Write) -> Any:
+        """Run one piece of work; undo it alone where it fails."""
+        self._writer.execute("SAVEPOINT work")
+        try:
+            result = write.work(self._writer)
+        except Exception:
+            self._writer.execute("ROLLBACK TO work")
+            self._writer.execute("RELEASE work")
+            raise
+        self._writer.execute("RELEASE work")
+        return result
+
+    def _roll_back(self) -> None:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            pass  # the file is gone or full; the next write says so
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"cannot {doing} {self.path.name}: {error}") from error

@@ -1,0 +1,74 @@
+"""What lies in store.db: every table of a state folder, and the number of its format.
+
+Users, items, the log of events and which bundle is active share one file, so that one transaction
+covers them all. Ids and raw features only: rows and vectors belong to a bundle. The one exception
+is a copy of what the item tower made of an item, stamped with the bundle it was made by.
+"""
+
+APPLICATION_ID = 0x50454E43
+FORMAT = 2
+
+TABLES = """
+CREATE TABLE users (
+    user INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL UNIQUE,
+    profile TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE event_names (code INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- A user's events in the order of (timestamp, sequence), up to CHUNK_EVENTS a row: see sqlite.py.
+CREATE TABLE chunks (
+    chunk INTEGER PRIMARY KEY,
+    item_ids TEXT NOT NULL,
+    events BLOB NOT NULL,
+    timestamps BLOB NOT NULL,
+    sequences BLOB NOT NULL,
+    event_ids TEXT NOT NULL,
+    item_hashes BLOB NOT NULL
+);
+-- What is still known of the events that a bounded history has let go: see sqlite.py.
+CREATE TABLE summaries (
+    user INTEGER PRIMARY KEY,
+    num_events INTEGER NOT NULL,
+    first_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL,
+    counts TEXT NOT NULL,
+    seen BLOB NOT NULL,
+    rejected BLOB NOT NULL
+);
+-- Events as they came, until they are exported and trimmed: see event_log.py.
+CREATE TABLE event_log (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL);
+-- Items as they are now; `sequence` rises with every change, which makes it a feed: item_log.py.
+CREATE TABLE items (
+    item_id TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    is_whole INTEGER NOT NULL,
+    is_deleted INTEGER NOT NULL,
+    is_available INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL,
+    updated_us INTEGER NOT NULL,
+    encoded BLOB,
+    encoded_by TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX items_by_sequence ON items (sequence);
+-- Numbers that only rise, such as the items' last sequence.
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+-- Bundles that were activated, or are to be: see generations.py.
+CREATE TABLE generations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL,
+    message TEXT NOT NULL,
+    created_us INTEGER NOT NULL,
+    changed_us INTEGER NOT NULL
+);
+CREATE TABLE workers (
+    name TEXT PRIMARY KEY,
+    pid INTEGER NOT NULL,
+    prepared INTEGER NOT NULL,
+    serving INTEGER NOT NULL,
+    seen_us INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
