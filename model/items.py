@@ -27,13 +27,14 @@ class ItemTable:
     retired (bool), circle (int32).
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, index: "IdIndex | None" = None) -> None:
+        """index: over the table's ids, where it was made before."""
         self.table = table.combine_chunks()
         self.num_items: int = self.table.num_rows
         retired = self.table["retired"].to_numpy() if self.num_items else np.empty(0, bool)
         self.num_active = int(self.num_items - retired.sum())
         self._ids: pa.Array = _single_chunk(self.table, "item_id")
-        self._index = IdIndex(self._ids)
+        self._index = IdIndex(self._ids) if index is None else index
 
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """Rows of these ids: int64 [n], -1 where the bundle has no such item."""
@@ -52,16 +53,18 @@ class ItemTable:
 class IdIndex:
     """Where each of many distinct ids lies in an Arrow array, at 16 bytes an id beside it."""
 
-    def __init__(self, ids: pa.Array) -> None:
-        """ids: [N] strings, memory-mapped or not; kept, not copied."""
+    def __init__(
+        self, ids: pa.Array, made: tuple[npt.NDArray[np.uint64], Int64] | None = None
+    ) -> None:
+        """ids: [N] strings, memory-mapped or not; kept, not copied. made: `arrays` of such an index
+        over the same ids."""
         self._ids = ids
-        hashes = np.empty(len(ids), np.uint64)
-        for start in range(0, len(ids), _HASHED_TOGETHER):
-            part = ids.slice(start, _HASHED_TOGETHER)
-            hashes[start : start + len(part)] = hash_ids(part.to_pylist())
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._rows: Int64 = order.astype(np.int64)
+        self._hashes, self._rows = _hashed(ids) if made is None else made
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.uint64], Int64]:
+        """All that the index has beside the ids: [N] hashes, rising, and the row of each."""
+        return self._hashes, self._rows
 
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """The places of these ids: int64 [n], -1 where there is no such id."""
@@ -94,16 +97,32 @@ class IdIndex:
         return -1
 
 
+def _hashed(ids: pa.Array) -> tuple[npt.NDArray[np.uint64], Int64]:
+    """The hashes [N] of ids, rising, and the place of each."""
+    hashes = np.empty(len(ids), np.uint64)
+    for start in range(0, len(ids), _HASHED_TOGETHER):
+        part = ids.slice(start, _HASHED_TOGETHER)
+        hashes[start : start + len(part)] = hash_ids(part.to_pylist())
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], order.astype(np.int64)
+
+
 def hash_ids(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
     """64-bit xxh3 of each id's UTF-8 bytes: uint64 [n]; the same on every machine."""
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter((digest(name.encode()) for name in ids), np.uint64, len(ids))
 
 
-def read_items(path: Path) -> ItemTable:
-    """Open items.arrow memory-mapped. The caller has verified its checksum."""
+def read_items(path: Path, made: tuple[npt.NDArray[np.uint64], Int64] | None = None) -> ItemTable:
+    """Open items.arrow memory-mapped. The caller has verified its checksum.
+
+    made: `IdIndex.arrays` over its ids, where they were kept.
+    """
     with pa.memory_map(str(path)) as source:
-        return ItemTable(pa.ipc.open_file(source).read_all())
+        table = pa.ipc.open_file(source).read_all().combine_chunks()
+    if made is None:
+        return ItemTable(table)
+    return ItemTable(table, IdIndex(_single_chunk(table, "item_id"), made))
 
 
 def write_items(table: pa.Table, path: Path) -> None:

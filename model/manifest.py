@@ -1,8 +1,9 @@
 """Folders that are whole or absent: written beside, checksummed, renamed; verified when opened.
 
-A bundle and a snapshot are such folders. `MANIFEST.sha256` holds the hash of `manifest.json`, which
-holds the hash and size of every other file, so one short hash stands for the whole folder and no
-parser ever sees a byte that was not verified. Knows nothing of what the files mean.
+A bundle, a snapshot and a segment of live items are such folders. `MANIFEST.sha256` holds the hash
+of `manifest.json`, which holds the hash and size of every other file, so one short hash stands for
+the whole folder and no parser ever sees a byte that was not verified. Knows nothing of what the
+files mean.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from model.schema import Schema, parse_schema
 FORMAT = 2
 MANIFEST, DIGEST = "manifest.json", "MANIFEST.sha256"
 
-Kind = Literal["bundle", "snapshot"]
+Kind = Literal["bundle", "snapshot", "segment"]
 
 
 @dataclass(frozen=True, slots=True)

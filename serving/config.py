@@ -99,6 +99,8 @@ class ServerConfig:
     """Candidates that Recommend retrieves and ranks for a slate, where a request does not say."""
     diversity: float = 0.0
     """How diverse slates are, 0 to 1, where a request does not say."""
+    seal_rows: int = 16_384
+    """Changed items that workers hold in memory before they are sealed into a segment on disk."""
     drain_pause: float = 0.5
     """Seconds between NOT_SERVING and refusing new connections, for load balancers to look away."""
     drain_grace: float = 10.0
@@ -145,6 +147,7 @@ class ServerConfig:
             self.candidates,
             f"1 to {self.limits.max_ranked} (limits.max_ranked)",
         )
+        _require(self.seal_rows >= 1, "seal_rows", self.seal_rows, "1 or more items")
         _require(0 <= self.diversity <= 1, "diversity", self.diversity, "0 to 1")
         for name, least in (
             ("drain_pause", 0.0),

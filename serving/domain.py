@@ -220,6 +220,23 @@ class EmbedRequest:
     budget: Budget = NO_LIMIT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemChange:
+    """A new item, or what is to change of a known one; None: it stays as it is."""
+
+    item_id: str
+    kind: str = ""
+    """Needed for a new item."""
+    features: Mapping[str, FeatureValue | None] = field(default_factory=dict)
+    """`title` and the features of dataset.toml by their names; None clears one."""
+    available: bool | None = None
+    """False: sold out, or off air; kept, and not shown until it is True again."""
+    expires_at_us: int | None = None
+    """UTC µs from which on it is not shown; 0: never."""
+    links: Sequence[tuple[str, str]] | None = None
+    """(relation, item_id) of all that it is linked to from now on; its vector follows them."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartError:
     """One part of a request that was left aside: where, and why. `code` as in docs/errors.md."""

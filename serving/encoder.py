@@ -3,7 +3,7 @@
 Knows the bundle's graphs and vectors; no stores, no requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +51,15 @@ class UserTower:
         *,
         now: Int64,
         objectives: Int64,
+        vectors_of: Callable[[Int64], Float32] | None = None,
     ) -> Float32:
         """Interest vectors of B users: [B, M, D] float32.
 
         rows, events, times: B arrays of one length each, oldest first: item rows (all >= 0), event
         codes from 1, UTC µs (ignored unless `reads_times`). profiles: B JSON objects of raw user
         features, or empty; a feature that is not what the schema declares counts as missing.
-        now: [B] int64 µs. objectives: [B] int64 codes.
+        now: [B] int64 µs. objectives: [B] int64 codes. vectors_of: rows [...] → vectors [..., D],
+        of -1 anything; None: those of the bundle.
         """
         batch = pad_histories(
             rows,
@@ -66,11 +68,14 @@ class UserTower:
             now=now,
             max_history=self._max_history,
         )
-        arrays = history_arrays(batch, self._vectors)
+        arrays = history_arrays(batch, vectors_of or self._vectors_of)
         arrays["objective"] = objectives
         if self._profile_inputs:
             arrays.update(self._profiles.arrays(profiles, self._profile_inputs))
         return self._session.run(arrays)
+
+    def _vectors_of(self, rows: Int64) -> Float32:
+        return self._vectors.take(rows, axis=0)
 
 
 class ItemTower:
@@ -108,16 +113,23 @@ class ItemTower:
             columns[name] = feature_column([one.get(name) for one in features], feature)
         arrays = self._bundle.encoder.encode_items(pa.table(columns))
         arrays["id_vector"] = np.zeros((len(kinds), self._bundle.dim), np.float32)
+        return self.run(arrays)
+
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Float32:
+        """Vectors [N, D] of N encoded items, with what was learned of their ids in `id_vector`."""
         return self._session.run(arrays)
 
 
-def history_arrays(batch: HistoryBatch, vectors: Float32) -> dict[str, npt.NDArray[Any]]:
+def history_arrays(
+    batch: HistoryBatch, vectors_of: Callable[[Int64], Float32]
+) -> dict[str, npt.NDArray[Any]]:
     """What every network reads of B histories, by its inputs' names.
 
-    vectors: [N, D], those of the history's items. Padding reads the last row; the mask hides it.
+    vectors_of: rows [B, L] of the history's items → [B, L, D]. Of padding, -1, it may give any; the
+    mask hides it.
     """
     return {
-        "history": vectors.take(batch.rows, axis=0),
+        "history": vectors_of(batch.rows),
         "events": batch.events,
         "gaps": batch.gaps,
         "mask": batch.mask,

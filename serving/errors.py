@@ -27,6 +27,8 @@ class BadRequest(PenchantError):
     The message says what was given and what is allowed.
     """
 
+    code = "BAD_REQUEST"
+
     def __init__(self, message: str, *, field: str = "") -> None:
         self.field = field
         super().__init__(message)
@@ -35,17 +37,25 @@ class BadRequest(PenchantError):
 class UnknownItem(BadRequest):
     """The request is about an item that the bundle does not have."""
 
+    code = "UNKNOWN_ITEM"
+
 
 class UnknownField(BadRequest):
     """The request names a column that does not exist or cannot be used that way."""
+
+    code = "UNKNOWN_FIELD"
 
 
 class UnknownEvent(BadRequest):
     """The request names an event that the dataset does not declare."""
 
+    code = "UNKNOWN_EVENT"
+
 
 class BadVector(BadRequest):
     """A vector has the wrong dimension, or is not finite."""
+
+    code = "BAD_VECTOR"
 
 
 class Overloaded(PenchantError):

@@ -5,6 +5,7 @@ requests in flight.
 """
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -77,6 +78,8 @@ class Generation:
         self.circle_names: list[str] = [*bundle.circles["name"].to_pylist(), ""]
         self._circle_of_row = bundle.items.table["circle"].to_numpy().astype(np.int32)
         self._codes: dict[str, Int32] = {"circle": self._circle_of_row}
+        self._numbers: dict[str, dict[str, int]] = {}
+        self._lock = Lock()
         self._columns: dict[str, pa.DataType] = {
             name: bundle.items.table.schema.field(name).type
             for name in ("kind", "title", *self.schema.item_features)
@@ -100,11 +103,29 @@ class Generation:
         """[N] a number for each row's value of one of `groupable`, -1 for none; made once."""
         codes = self._codes.get(name)
         if codes is None:
-            values = self.items.table[name].combine_chunks().dictionary_encode()
-            numbers = pc.fill_null(values.indices, -1)
-            codes = numbers.to_numpy(zero_copy_only=False).astype(np.int32)
-            self._codes[name] = codes
+            with self._lock:
+                if name not in self._codes:
+                    self._encode_column(name)
+            codes = self._codes[name]
         return codes
+
+    def code_of(self, name: str, value: str | None) -> int:
+        """The number of one value of a column; a value that no item of the bundle has gets the next
+        one, which it keeps. -1 for none."""
+        if value is None:
+            return -1
+        with self._lock:
+            if name not in self._numbers:
+                self._encode_column(name)
+            numbers = self._numbers[name]
+            return numbers.setdefault(value, len(numbers))
+
+    def _encode_column(self, name: str) -> None:
+        values = self.items.table[name].combine_chunks().dictionary_encode()
+        numbers = pc.fill_null(values.indices, -1)
+        names = values.dictionary.cast(pa.string()).to_pylist()
+        self._numbers[name] = {value: number for number, value in enumerate(names)}
+        self._codes[name] = numbers.to_numpy(zero_copy_only=False).astype(np.int32)
 
     def kind_mask(self, kind: str) -> npt.NDArray[np.bool_]:
         """[num_active] the rows of one kind."""

@@ -23,8 +23,7 @@ from serving.domain import (
     SimilarRequest,
 )
 from serving.errors import Cancelled, StoreUnavailable, UnknownItem
-from serving.generation import Generation
-from serving.index.base import Bitmap
+from serving.live.catalogue import Catalogue
 from serving.rank.costs import Costs, new_costs
 from serving.readers import NOTHING, Reader, Readers, times_as_trained
 from serving.stages import stage
@@ -42,11 +41,13 @@ _NO_VECTORS: Float32 = np.empty((0, 0), np.float32)
 class Answer:
     """What a batch gives one request; `readers` and `vectors` have one entry a query.
 
+    catalogue: what the rows in it are rows of.
+
     vectors: each [M, D] float32. now: [Q] UTC µs, the moment that is answered for. candidates: None
     for a request that asked for none. left_out: what was skipped to meet the deadline.
     """
 
-    generation: Generation
+    catalogue: Catalogue
     readers: list[Reader]
     vectors: list[Float32]
     now: Int64
@@ -55,14 +56,12 @@ class Answer:
 
 
 class Pipeline:
-    """Answers batches from one generation and one store."""
+    """Answers batches from one catalogue and one store. Cheap to make."""
 
-    def __init__(
-        self, generation: Generation, store: UserStore, costs: Costs | None = None
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, store: UserStore, costs: Costs | None = None) -> None:
         """costs: where the time that batches take is put down, and read."""
-        self.generation, self._costs = generation, costs or new_costs()
-        self._readers = Readers(generation, store)
+        self._catalogue, self._costs = catalogue, costs or new_costs()
+        self._readers = Readers(catalogue, store)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """One answer a request; StoreUnavailable or UnknownItem for those that have none."""
@@ -88,7 +87,7 @@ class Pipeline:
         if not request.budget.is_wanted():
             return Cancelled("the caller has gone")
         if isinstance(request, SimilarRequest):
-            return Answer(self.generation, [], [], np.empty(0, np.int64), None)
+            return Answer(self._catalogue, [], [], np.empty(0, np.int64), None)
         try:
             readers = [
                 self._readers.read(query, i, request)
@@ -98,7 +97,7 @@ class Pipeline:
             return error
         given = [_NO_VECTORS if q.vectors is None else q.vectors for q in request.queries]
         now = np.full(len(readers), request.time_us or clock)
-        return Answer(self.generation, readers, given, now, None)
+        return Answer(self._catalogue, readers, given, now, None)
 
     def _find(self, requests: Sequence[Request], answers: list[Answer | Exception]) -> None:
         """Fill in the candidates of every request that asks for some."""
@@ -118,7 +117,8 @@ class Pipeline:
         ] = {}
         ends = time.monotonic() + self._costs.find.of(sum(_num_vectors(*one) for one in members))
         for request, answer in members:
-            hurries = self.generation.quick_index is not None and request.budget.deadline < ends
+            quick = self._catalogue.generation.quick_index
+            hurries = quick is not None and request.budget.deadline < ends
             if hurries:
                 answer.left_out = ("probes",)
             key = (request.filters, self._width(request.k), hurries)
@@ -130,33 +130,29 @@ class Pipeline:
                     self._add_kind(request, answer, kind, least)
 
     def _similar(self, request: SimilarRequest) -> Candidates:
-        """The neighbours of items or vectors. Raises UnknownItem for an id the bundle lacks."""
-        generation = self.generation
-        excluded = _distinct(generation.rows_of(request.exclude_item_ids))
+        """The neighbours of items or vectors. Raises UnknownItem for an id that there is not."""
+        catalogue = self._catalogue
+        excluded = _distinct(catalogue.rows_of(request.exclude_item_ids))
         if request.vectors is not None:
             queries, out = request.vectors, [excluded] * len(request.vectors)
         else:
-            rows = generation.rows_of(request.item_ids)
+            rows = catalogue.rows_of(request.item_ids)
             for i in np.flatnonzero(rows < 0).tolist():
                 raise UnknownItem(
                     f"no item {request.item_ids[i]!r} in the bundle", field=f"item_ids[{i}]"
                 )
-            queries = generation.vectors[rows]
+            queries = catalogue.vectors_of(rows)
             out = [_distinct(np.append(excluded, row)) for row in rows]
-        found, scores = generation.index.search(
-            queries,
-            self._width(request.k),
-            allowed=generation.filters.bitmap(request.filters),
-            excluded=out,
-        )
+        found, scores = catalogue.search(queries, self._width(request.k), request.filters, out)
         return flat(found, scores, np.zeros(found.shape, np.int32))
 
     def _width(self, k: int) -> int:
-        """k, or fewer where the bundle has fewer items: arrays need not be wider than that."""
-        return max(min(k, self.generation.items.num_active), 1)
+        """k, or fewer where there are fewer items: arrays need not be wider than that."""
+        return max(min(k, self._catalogue.num_active), 1)
 
     def _encode(self, requests: Sequence[Request], answers: Sequence[Answer | Exception]) -> None:
         """Fill in the interests of every query that gave no vectors, by one call of the tower."""
+        generation = self._catalogue.generation
         readers: list[Reader] = []
         slots: list[tuple[Answer, int]] = []
         now: list[int] = []
@@ -164,7 +160,7 @@ class Pipeline:
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(request, SimilarRequest) or not isinstance(answer, Answer):
                 continue
-            objective = self.generation.objectives[request.objective] if request.objective else 0
+            objective = generation.objectives[request.objective] if request.objective else 0
             for i, query in enumerate(request.queries):
                 if query.vectors is None:
                     readers.append(answer.readers[i])
@@ -174,15 +170,16 @@ class Pipeline:
         if not readers:
             return
         times, moments = times_as_trained(
-            readers, np.array(now, np.int64), by_day=self.generation.schema.time == "day"
+            readers, np.array(now, np.int64), by_day=generation.schema.time == "day"
         )
-        interests = self.generation.tower.interests(
+        interests = generation.tower.interests(
             [reader.rows for reader in readers],
             [reader.events for reader in readers],
             times,
             [reader.profile for reader in readers],
             now=moments,
             objectives=np.array(objectives, np.int64),
+            vectors_of=self._catalogue.vectors_of,
         )
         for vectors, (answer, i) in zip(interests, slots, strict=True):
             answer.vectors[i] = vectors
@@ -215,11 +212,11 @@ class Pipeline:
         """
         found = answer.candidates
         assert found is not None
-        of_kind = self.generation.kind_mask(kind)[found.rows]
+        of_kind = self._catalogue.is_kind(kind, found.rows)
         queries = np.repeat(np.arange(len(found.counts)), found.counts)
         if np.bincount(queries[of_kind], minlength=len(found.counts)).min() >= least:
             return
-        extra = Answer(answer.generation, answer.readers, answer.vectors, answer.now, None)
+        extra = Answer(self._catalogue, answer.readers, answer.vectors, answer.now, None)
         filters = (*request.filters, AnyOf("kind", (kind,)))
         self._search([(request, extra)], filters, self._width(least), hurries=False)
         assert extra.candidates is not None
@@ -234,11 +231,10 @@ class Pipeline:
         hurries: bool,
     ) -> tuple[Int64, Float32, npt.NDArray[np.int32]]:
         """Rows, scores and interests [Q, k] of Q queries with [M, D] vectors each; M may differ."""
-        allowed = self.generation.filters.bitmap(filters)
         if len(vectors) == 1:
-            return self._nearest_even(vectors[0][np.newaxis], excluded, allowed, k, hurries)
+            return self._nearest_even(vectors[0][np.newaxis], excluded, filters, k, hurries)
         if len({len(one) for one in vectors}) == 1:
-            return self._nearest_even(np.stack(vectors), excluded, allowed, k, hurries)
+            return self._nearest_even(np.stack(vectors), excluded, filters, k, hurries)
         shape = (len(vectors), k)
         rows, scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
         interests = np.zeros(shape, np.int32)
@@ -247,7 +243,7 @@ class Pipeline:
             rows[places], scores[places], interests[places] = self._nearest_even(
                 np.stack([vectors[i] for i in places]),
                 [excluded[i] for i in places],
-                allowed,
+                filters,
                 k,
                 hurries,
             )
@@ -257,18 +253,17 @@ class Pipeline:
         self,
         vectors: Float32,
         excluded: Sequence[Int64],
-        allowed: Bitmap | None,
+        filters: tuple[Filter, ...],
         k: int,
         hurries: bool,
     ) -> tuple[Int64, Float32, npt.NDArray[np.int32]]:
         """As `_nearest`, for vectors [Q, M, D]."""
         num_queries, num_interests, dim = vectors.shape
-        out = None
+        out: Sequence[Int64] = ()
         if any(len(rows) for rows in excluded):
             out = [rows for rows in excluded for _ in range(num_interests)]
-        quick = self.generation.quick_index if hurries else None
-        rows, scores = (quick or self.generation.index).search(
-            vectors.reshape(-1, dim), k, allowed=allowed, excluded=out
+        rows, scores = self._catalogue.search(
+            vectors.reshape(-1, dim), k, filters, out, hurries=hurries
         )
         if num_interests == 1:
             return rows, scores, np.zeros(rows.shape, np.int32)
@@ -279,7 +274,7 @@ class Pipeline:
         """Sorted distinct rows that the query must not return."""
         if not item_ids and not request.exclude_seen:
             return NOTHING
-        rows = self.generation.rows_of(item_ids)
+        rows = self._catalogue.rows_of(item_ids)
         # Every event of the history counts as seen, also those that the tower does not read.
         return _distinct(np.concatenate([rows, reader.seen]) if request.exclude_seen else rows)
 
@@ -288,7 +283,7 @@ def together(answers: Sequence[Answer]) -> Answer:
     """The answers to the parts of a request, as one."""
     found = [answer.candidates for answer in answers if answer.candidates is not None]
     return Answer(
-        answers[0].generation,
+        answers[0].catalogue,
         [reader for answer in answers for reader in answer.readers],
         [vectors for answer in answers for vectors in answer.vectors],
         np.concatenate([answer.now for answer in answers]),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from model.histories import NO_TIME, is_read, known_times, whole_days
 from serving.domain import EmbedRequest, History, PartError, RetrieveRequest, UserQuery
-from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.store.base import StoredHistory, UserStore
 
 Int64 = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Shown:
 
 @dataclass(slots=True)
 class Reader:
-    """What is known about one query's user. Rows belong to the generation that made it."""
+    """What is known about one query's user. Rows belong to the catalogue that it was read for."""
 
     rows: Int64
     """[L] item rows that the tower reads, oldest first, all >= 0."""
@@ -58,10 +58,10 @@ class Reader:
 
 
 class Readers:
-    """Reads the users of queries for one generation. Safe across threads."""
+    """Reads the users of queries for one catalogue."""
 
-    def __init__(self, generation: Generation, store: UserStore) -> None:
-        self._generation, self._store = generation, store
+    def __init__(self, catalogue: Catalogue, store: UserStore) -> None:
+        self._catalogue, self._generation, self._store = catalogue, catalogue.generation, store
         self._codes: tuple[Sequence[str], Int64] = ((), NOTHING)
 
     def read(
@@ -111,7 +111,7 @@ class Readers:
             names = self._store.event_names
             codes = self._generation.event_codes_of(names)
             self._codes = (names, codes)
-        seen = self._generation.rows_of(stored.item_ids)
+        seen = self._catalogue.rows_of(stored.item_ids)
         reader = _usable(seen, codes[stored.events], stored.timestamps_us)
         reader.profile = stored.profile
         if len(seen) and seen.max() < 0:
@@ -149,7 +149,7 @@ class Readers:
         times = np.asarray(history.timestamps_us, np.int64)
         if not len(times):
             times = np.full(num_events, NO_TIME)
-        seen, codes = generation.rows_of(history.item_ids), generation.event_codes_of(names)
+        seen, codes = self._catalogue.rows_of(history.item_ids), generation.event_codes_of(names)
         reader = _usable(seen, codes, times)
         if query.profile:
             reader.profile = json.dumps(dict(query.profile), sort_keys=True, default=_listed)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from interest.v1 import retrieval_service_pb2, types_pb2
+from interest.v1 import ingest_service_pb2, retrieval_service_pb2, types_pb2
 from serving.checks import between
 from serving.config import Limits
 from serving.domain import (
@@ -23,6 +23,7 @@ from serving.domain import (
     Filter,
     FloatArray,
     History,
+    ItemChange,
     ItemFeatures,
     KindShare,
     Not,
@@ -35,6 +36,7 @@ from serving.domain import (
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
+from serving.live.ingest import UpsertRequest
 
 Value = TypeVar("Value")
 
@@ -130,6 +132,37 @@ def embed_items_request(
     ]
     return EmbedItemsRequest(
         item_ids=_bounded(proto.item_ids, "item_ids", limits.max_items), items=items, budget=budget
+    )
+
+
+def upsert_request(
+    proto: ingest_service_pb2.UpsertItemsRequest, budget: Budget, limits: Limits
+) -> UpsertRequest:
+    """What an UpsertItems asks."""
+    items = _bounded(proto.items, "items", limits.max_items)
+    return UpsertRequest(
+        changes=[_change(item, f"items[{i}]", limits) for i, item in enumerate(items)],
+        budget=budget,
+    )
+
+
+def _change(proto: ingest_service_pb2.ItemUpsert, where: str, limits: Limits) -> ItemChange:
+    features = _bounded(proto.features, f"{where}.features", limits.max_values)
+    links = _bounded(proto.links, f"{where}.links", limits.max_values)
+    return ItemChange(
+        item_id=proto.item_id,
+        kind=proto.kind,
+        features={
+            one.name: None
+            if one.WhichOneof("value") is None
+            else _feature(one, f"{where}.features", limits)
+            for one in features
+        },
+        available=proto.available if proto.HasField("available") else None,
+        expires_at_us=proto.expires_at_us if proto.HasField("expires_at_us") else None,
+        links=[(link.relation, link.to_item_id) for link in links]
+        if proto.replaces_links
+        else None,
     )
 
 

@@ -15,6 +15,7 @@ from interest.v1 import retrieval_service_pb2, types_pb2
 from model.histories import NO_TIME
 from serving.domain import Candidates, PartError, Slates
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.rank.slate import REASONS
 from serving.readers import MAX_ERRORS, Reader
 
@@ -22,19 +23,19 @@ from serving.readers import MAX_ERRORS, Reader
 def put_candidates(
     target: types_pb2.Candidates,
     candidates: Candidates,
-    generation: Generation,
+    catalogue: Catalogue,
     fields: Sequence[str],
 ) -> None:
     """Fill in the candidates of all queries, with the item columns `fields`."""
-    circles, names = generation.circles_of(candidates.rows)
-    target.item_ids.extend(generation.ids_of(candidates.rows))
+    circles, names = catalogue.circles_of(candidates.rows)
+    target.item_ids.extend(catalogue.ids_of(candidates.rows))
     target.scores.extend(candidates.scores.tolist())
     target.counts.extend(candidates.counts.tolist())
     target.interests.extend(candidates.interests.tolist())
     target.circles.extend(circles)
     target.circle_names.extend(names)
     for name in fields:
-        _put_column(target.columns.add(field=name), generation.column(name, candidates.rows))
+        _put_column(target.columns.add(field=name), catalogue.column(name, candidates.rows))
 
 
 def _put_column(target: types_pb2.Column, values: pa.Array) -> None:
@@ -96,7 +97,7 @@ def put_errors(target: Any, errors: Sequence[PartError]) -> None:
 def put_history(
     target: types_pb2.HistoryItems,
     readers: Sequence[Reader],
-    generation: Generation,
+    catalogue: Catalogue,
     fields: Sequence[str],
 ) -> None:
     """Fill in the events that each query asked to see."""
@@ -107,8 +108,8 @@ def put_history(
     times = [moment for one in shown for moment in one.timestamps_us.tolist()]
     if any(moment != NO_TIME for moment in times):
         target.timestamps_us.extend(0 if moment == NO_TIME else moment for moment in times)
-    rows = generation.rows_of(target.item_ids)
+    rows = catalogue.rows_of(target.item_ids)
     for name in fields:
-        values = generation.column(name, np.maximum(rows, 0))
+        values = catalogue.column(name, np.maximum(rows, 0))
         unknown = pa.array(rows < 0)
         _put_column(target.columns.add(field=name), pc.if_else(unknown, None, values))

@@ -1,5 +1,6 @@
-"""What one worker serves: the active generation, the store, the batcher before the pipeline, and
-the ranker behind it.
+"""What one worker serves: the active generation with the live items beside it, the store, the
+batcher before the pipeline, and the ranker behind it. A request holds one catalogue from beginning
+to end.
 
 Opens and warms them up before the first request, and checks every request. Knows no gRPC.
 """
@@ -28,12 +29,17 @@ from serving.domain import (
 )
 from serving.generation import Generation
 from serving.index.choice import require_available
+from serving.live.catalogue import Catalogue
+from serving.live.follower import Follower
+from serving.live.ingest import Taken, UpsertRequest, delete_items, upsert_items
 from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
 from serving.store.base import UserStore, store_path
+from serving.store.database import Database
+from serving.store.item_log import ItemLog
 from serving.store.sqlite import SqliteStore
 from serving.validate import (
     check_embed,
@@ -73,13 +79,17 @@ class Runtime:
             onnx_threads=config.onnx_threads,
         )
         self.store: UserStore = SqliteStore(store_path(config.state))
-        costs = new_costs()
-        self._pipeline = Pipeline(self.generation, self.store, costs)
-        self._ranker = Ranker(self.generation, costs, diversity=config.diversity)
-        self._costs, self._candidates = costs, config.candidates
-        self._batcher: Batcher[Request, Answer] = Batcher(self._compute, max_size=MAX_BATCH_QUERIES)
+        self.database = Database(store_path(config.state))
+        self.items = ItemLog(self.database)
+        self.follower = Follower(self.generation, self.database, threads=config.onnx_threads)
+        self._costs, self._candidates = new_costs(), config.candidates
+        self._ranker = Ranker(self._costs, diversity=config.diversity)
+        self._batcher: Batcher[tuple[Catalogue, Request], Answer] = Batcher(
+            self._compute, max_size=MAX_BATCH_QUERIES
+        )
         self.generation.warm_up()
         BUNDLE.labels(self.generation.version, self.generation.schema.name).set(1)
+        self.follower.start()
         self.ready_at = time.monotonic()
 
     def retrieve(self, request: RetrieveRequest) -> Answer:
@@ -88,30 +98,31 @@ class Runtime:
         Raises BadRequest, StoreUnavailable, and as the request's budget has it DeadlineExceeded or
         Cancelled.
         """
-        check_retrieve(request, self.limits, self.generation)
-        return self._submit(request)
+        catalogue = self.follower.catalogue
+        check_retrieve(request, self.limits, catalogue)
+        return self._submit(catalogue, request)
 
     def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
         """What to show to each query's user; raises as `retrieve` does."""
         if not request.num_candidates:
             request.num_candidates = max(self._candidates, request.k)
-        check_recommend(request, self.limits, self.generation)
-        answer = self._submit(self._retrieval(request))
+        catalogue = self.follower.catalogue
+        check_recommend(request, self.limits, catalogue)
+        answer = self._submit(catalogue, self._retrieval(request))
         return answer, self._ranked(answer, request)
 
     def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
         """The caller's candidates, ranked and arranged; raises as `retrieve` does."""
-        check_rerank(request, self.limits, self.generation)
+        catalogue = self.follower.catalogue
+        check_rerank(request, self.limits, catalogue.generation)
         embed = EmbedRequest(
             queries=request.queries,
             objective=request.objective,
             time_us=request.time_us,
             budget=request.budget,
         )
-        answer = self._submit(embed)
-        answer.candidates, places, errors = given_candidates(
-            request, answer.vectors, self.generation
-        )
+        answer = self._submit(catalogue, embed)
+        answer.candidates, places, errors = given_candidates(request, answer.vectors, catalogue)
         slates = self._ranked(answer, request)
         # Ranks count within the caller's list, with what was left aside in it.
         starts = np.repeat(
@@ -124,16 +135,18 @@ class Runtime:
 
     def rehearse(self, request: RetrieveRequest) -> Answer:
         """As `retrieve`, past the batcher and what it counts: for warming up."""
-        check_retrieve(request, self.limits, self.generation)
-        (answer,) = self._pipeline.answer([request])
+        catalogue = self.follower.catalogue
+        check_retrieve(request, self.limits, catalogue)
+        (answer,) = Pipeline(catalogue, self.store, self._costs).answer([request])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def embed(self, request: EmbedRequest) -> Answer:
         """Interests of each query; raises as `retrieve` does."""
-        check_embed(request, self.limits, self.generation)
-        return self._submit(request)
+        catalogue = self.follower.catalogue
+        check_embed(request, self.limits, catalogue.generation)
+        return self._submit(catalogue, request)
 
     def embed_items(self, request: EmbedItemsRequest) -> Float32:
         """Vectors [N, D] of the bundle's items, or of others by their features.
@@ -141,9 +154,10 @@ class Runtime:
         Raises BadRequest, UnknownItem, and as the request's budget has it DeadlineExceeded or
         Cancelled.
         """
-        rows = check_embed_items(request, self.limits, self.generation)
+        catalogue = self.follower.catalogue
+        rows = check_embed_items(request, self.limits, catalogue)
         if request.item_ids:
-            return self.generation.vectors[rows]
+            return catalogue.vectors_of(rows)
         return self.generation.item_tower.vectors(
             [item.kind for item in request.items],
             [item.features for item in request.items],
@@ -152,9 +166,11 @@ class Runtime:
 
     def similar(self, request: SimilarRequest) -> Answer:
         """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
-        check_similar(request, self.limits, self.generation)
+        catalogue = self.follower.catalogue
+        check_similar(request, self.limits, catalogue)
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
-        return self._batcher.submit(request, size=size, deadline=request.budget.deadline)
+        deadline = request.budget.deadline
+        return self._batcher.submit((catalogue, request), size=size, deadline=deadline)
 
     def answered(self, size: int, seconds: float) -> None:
         """Put down what it took to pack an answer of so many ranked items and slates together."""
@@ -165,22 +181,32 @@ class Runtime:
         after = check_page(page_size, page_token, self.limits)
         return self.store.list_users(after=after, limit=page_size)
 
+    def upsert_items(self, request: UpsertRequest) -> Taken:
+        """Write new and changed items; see serving/live/ingest.py."""
+        return upsert_items(request, self.items, self.follower, self.limits)
+
+    def delete_items(self, item_ids: Sequence[str]) -> Taken:
+        """Delete items; see serving/live/ingest.py."""
+        return delete_items(item_ids, self.items, self.follower, self.limits)
+
     def close(self) -> None:
-        """Let go of the store."""
+        """Stop following, and let go of the store."""
+        self.follower.close()
+        self.database.close()
         self.store.close()
 
-    def _submit(self, request: RetrieveRequest | EmbedRequest) -> Answer:
+    def _submit(self, catalogue: Catalogue, request: RetrieveRequest | EmbedRequest) -> Answer:
         """The answer to all queries of a request, by as many batches as it takes."""
         sizes = [self._size(query) for query in request.queries]
         deadline = request.budget.deadline
         if sum(sizes) <= MAX_BATCH_QUERIES:
-            return self._batcher.submit(request, size=sum(sizes), deadline=deadline)
+            return self._batcher.submit((catalogue, request), size=sum(sizes), deadline=deadline)
         answers = []
         for first, last in cut(sizes, most=MAX_BATCH_QUERIES):
             queries = request.queries[first:last]
             part = dataclasses.replace(request, queries=queries, first=first)
             size = sum(sizes[first:last])
-            answers.append(self._batcher.submit(part, size=size, deadline=deadline))
+            answers.append(self._batcher.submit((catalogue, part), size=size, deadline=deadline))
         return together(answers)
 
     def _size(self, query: UserQuery) -> int:
@@ -209,6 +235,7 @@ class Runtime:
     def _ranked(self, answer: Answer, request: RecommendRequest | RerankRequest) -> Slates:
         assert answer.candidates is not None
         return self._ranker.rank(
+            answer.catalogue,
             answer.candidates,
             answer.readers,
             answer.vectors,
@@ -218,9 +245,20 @@ class Runtime:
             hurries=bool(answer.left_out),
         )
 
-    def _compute(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
-        answers = self._pipeline.answer(requests)
-        users = [r for r in requests if not isinstance(r, SimilarRequest)]
+    def _compute(
+        self, requests: Sequence[tuple[Catalogue, Request]]
+    ) -> Sequence[Answer | Exception]:
+        """Answer a batch, nearly always of one catalogue: two while one takes another's place."""
+        catalogues = {id(catalogue): catalogue for catalogue, _ in requests}
+        answers: list[Answer | Exception] = [RuntimeError("not answered")] * len(requests)
+        for catalogue in catalogues.values():
+            mine = [i for i, (held, _) in enumerate(requests) if held is catalogue]
+            found = Pipeline(catalogue, self.store, self._costs).answer(
+                [requests[i][1] for i in mine]
+            )
+            for i, answer in zip(mine, found, strict=True):
+                answers[i] = answer
+        users = [request for _, request in requests if not isinstance(request, SimilarRequest)]
         if users:  # counted when done: a batch that raises is computed again, one by one
             BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
         return answers

@@ -7,7 +7,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from interest.v1 import (
     retrieval_service_pb2_grpc,
     types_pb2,
 )
-from serving.domain import NO_LIMIT, Budget, Slates
+from serving.budget import Context, budget
+from serving.domain import NO_LIMIT, Slates
 from serving.metrics import CANDIDATES, COLD
 from serving.pipeline import Answer
 from serving.rank.costs import DEGRADATIONS
@@ -40,21 +40,6 @@ from serving.response_protos import (
 from serving.runtime import Runtime
 from serving.stages import stage
 
-DEFAULT_DEADLINE = 5.0
-"""Seconds that a call without a deadline of its own may take."""
-_NO_DEADLINE = 1e12
-"""gRPC says of such a call that it has 300 thousand million years left."""
-
-
-class Context(Protocol):
-    """What a servicer needs of a gRPC context."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline."""
-
-    def is_active(self) -> bool:
-        """Whether the caller still waits."""
-
 
 class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     """interest.v1.RetrievalService over one runtime."""
@@ -67,14 +52,14 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.RecommendRequest, context: Context
     ) -> retrieval_service_pb2.RecommendResponse:
         """What to show to each user."""
-        wish = recommend_request(request, _budget(context), self._runtime.limits)
+        wish = recommend_request(request, budget(context), self._runtime.limits)
         return self._shown(request.fields, *self._runtime.recommend(wish))
 
     def Rerank(  # noqa: N802
         self, request: retrieval_service_pb2.RerankRequest, context: Context
     ) -> retrieval_service_pb2.RecommendResponse:
         """The caller's candidates, ranked and arranged."""
-        wish = rerank_request(request, _budget(context), self._runtime.limits)
+        wish = rerank_request(request, budget(context), self._runtime.limits)
         return self._shown(request.fields, *self._runtime.rerank(wish))
 
     def _shown(
@@ -84,8 +69,8 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         with stage("pack"):
             left_out = [name for name in DEGRADATIONS if name in answer.left_out + slates.left_out]
             response = retrieval_service_pb2.RecommendResponse(info=self._info(answer, left_out))
-            put_candidates(response.candidates, slates.candidates, answer.generation, fields)
-            put_provenance(response.provenance, slates, answer.generation)
+            put_candidates(response.candidates, slates.candidates, answer.catalogue, fields)
+            put_provenance(response.provenance, slates, answer.catalogue.generation)
             put_readers(response, answer.readers)
             put_errors(response.errors, slates.errors)
         num_shown = len(slates.values)
@@ -98,7 +83,9 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
 
     def _info(self, answer: Answer, left_out: Sequence[str]) -> types_pb2.AnswerInfo:
         return types_pb2.AnswerInfo(
-            bundle_version=answer.generation.version, worker=self._worker, left_out=left_out
+            bundle_version=answer.catalogue.generation.version,
+            worker=self._worker,
+            left_out=left_out,
         )
 
     def EmbedItems(  # noqa: N802
@@ -106,7 +93,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     ) -> retrieval_service_pb2.EmbedItemsResponse:
         """The vectors of items."""
         vectors = self._runtime.embed_items(
-            embed_items_request(request, _budget(context), self._runtime.limits)
+            embed_items_request(request, budget(context), self._runtime.limits)
         )
         return retrieval_service_pb2.EmbedItemsResponse(
             info=types_pb2.AnswerInfo(
@@ -122,7 +109,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     ) -> retrieval_service_pb2.RetrieveResponse:
         """The items nearest to each user's interests."""
         answer = self._runtime.retrieve(
-            retrieve_request(request, _budget(context), self._runtime.limits)
+            retrieve_request(request, budget(context), self._runtime.limits)
         )
         response = self._retrieved(request, answer)
         CANDIDATES.inc(len(response.candidates.item_ids))
@@ -145,12 +132,10 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         info = self._info(answer, answer.left_out)
         with stage("pack"):
             response = retrieval_service_pb2.RetrieveResponse(info=info)
-            put_candidates(
-                response.candidates, answer.candidates, answer.generation, request.fields
-            )
+            put_candidates(response.candidates, answer.candidates, answer.catalogue, request.fields)
             put_readers(response, answer.readers)
             if request.num_history:
-                put_history(response.history, answer.readers, answer.generation, request.fields)
+                put_history(response.history, answer.readers, answer.catalogue, request.fields)
         return response
 
     def FindSimilar(  # noqa: N802
@@ -158,13 +143,13 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     ) -> retrieval_service_pb2.FindSimilarResponse:
         """The items nearest to given items or vectors."""
         answer = self._runtime.similar(
-            similar_request(request, _budget(context), self._runtime.limits)
+            similar_request(request, budget(context), self._runtime.limits)
         )
         assert answer.candidates is not None
         response = retrieval_service_pb2.FindSimilarResponse(
             info=self._info(answer, answer.left_out)
         )
-        put_candidates(response.candidates, answer.candidates, answer.generation, request.fields)
+        put_candidates(response.candidates, answer.candidates, answer.catalogue, request.fields)
         CANDIDATES.inc(len(answer.candidates.rows))
         return response
 
@@ -172,7 +157,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.EmbedUsersRequest, context: Context
     ) -> retrieval_service_pb2.EmbedUsersResponse:
         """Each user's interest vectors."""
-        answer = self._runtime.embed(embed_request(request, _budget(context), self._runtime.limits))
+        answer = self._runtime.embed(embed_request(request, budget(context), self._runtime.limits))
         interests = np.stack(answer.vectors)
         response = retrieval_service_pb2.EmbedUsersResponse(
             info=self._info(answer, ()),
@@ -247,10 +232,3 @@ def _release() -> str:
         return version("penchant")
     except PackageNotFoundError:
         return "uninstalled"
-
-
-def _budget(context: Context) -> Budget:
-    remaining = context.time_remaining()
-    if remaining is None or remaining > _NO_DEADLINE:
-        remaining = DEFAULT_DEADLINE
-    return Budget(time.monotonic() + remaining, context.is_active)

@@ -27,11 +27,11 @@ MAX_MESSAGE_BYTES = 1024
 """Of an exception's text: it travels twice in the trailing metadata, which gRPC bounds at 8 KB."""
 
 TABLE: dict[type[PenchantError], tuple[str, grpc.StatusCode]] = {
-    BadRequest: ("BAD_REQUEST", grpc.StatusCode.INVALID_ARGUMENT),
-    UnknownItem: ("UNKNOWN_ITEM", grpc.StatusCode.NOT_FOUND),
-    UnknownField: ("UNKNOWN_FIELD", grpc.StatusCode.INVALID_ARGUMENT),
-    UnknownEvent: ("UNKNOWN_EVENT", grpc.StatusCode.INVALID_ARGUMENT),
-    BadVector: ("BAD_VECTOR", grpc.StatusCode.INVALID_ARGUMENT),
+    BadRequest: (BadRequest.code, grpc.StatusCode.INVALID_ARGUMENT),
+    UnknownItem: (UnknownItem.code, grpc.StatusCode.NOT_FOUND),
+    UnknownField: (UnknownField.code, grpc.StatusCode.INVALID_ARGUMENT),
+    UnknownEvent: (UnknownEvent.code, grpc.StatusCode.INVALID_ARGUMENT),
+    BadVector: (BadVector.code, grpc.StatusCode.INVALID_ARGUMENT),
     Overloaded: ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED),
     DeadlineExceeded: ("DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED),
     Cancelled: ("CANCELLED", grpc.StatusCode.CANCELLED),

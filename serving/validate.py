@@ -33,10 +33,12 @@ from serving.domain import (
 )
 from serving.errors import BadRequest, UnknownEvent, UnknownField, UnknownItem
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 
 
-def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generation) -> None:
+def check_retrieve(request: RetrieveRequest, limits: Limits, catalogue: Catalogue) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    generation = catalogue.generation
     check_k(request.k, limits)
     check_objective(request.objective, limits, generation)
     check_queries(request.queries, limits, generation)
@@ -45,29 +47,29 @@ def check_retrieve(request: RetrieveRequest, limits: Limits, generation: Generat
         check_filters(request.filters, limits, generation)
     between("num_history", request.num_history, 0, limits.max_history)
     if request.fields:
-        num_rows = len(request.queries) * (most_rows(request.k, generation) + request.num_history)
+        num_rows = len(request.queries) * (most_rows(request.k, catalogue) + request.num_history)
         check_fields(request.fields, num_rows, limits, generation)
     check_time(request.time_us)
 
 
 def check_embed_items(
-    request: EmbedItemsRequest, limits: Limits, generation: Generation
+    request: EmbedItemsRequest, limits: Limits, catalogue: Catalogue
 ) -> npt.NDArray[np.int64]:
     """The rows of the request's item_ids. Raises BadRequest, naming the field, and UnknownItem."""
     if bool(len(request.item_ids)) == bool(len(request.items)):
         raise BadRequest("give either item_ids or items", field="item_ids")
     between("item_ids", len(request.item_ids), 0, limits.max_items, unit="items")
     check_ids(request.item_ids, "item_ids", limits)
-    rows = generation.rows_of(request.item_ids)
+    rows = catalogue.rows_of(request.item_ids)
     for i in np.flatnonzero(rows < 0).tolist():
-        raise UnknownItem(f"no item {request.item_ids[i]!r} in the bundle", field=f"item_ids[{i}]")
+        raise UnknownItem(f"no item {request.item_ids[i]!r}", field=f"item_ids[{i}]")
     between("items", len(request.items), 0, limits.max_items, unit="items")
     for i, item in enumerate(request.items):
         if item.kind not in KINDS:
             raise BadRequest(
                 f"no kind {item.kind!r:.80}; kinds: {', '.join(KINDS)}", field=f"items[{i}].kind"
             )
-        declared = generation.schema.item_features
+        declared = catalogue.generation.schema.item_features
         check_features(item.features, declared, f"items[{i}].features", limits, of="item")
     return rows
 
@@ -95,8 +97,9 @@ def check_embed(request: EmbedRequest, limits: Limits, generation: Generation) -
     check_time(request.time_us)
 
 
-def check_similar(request: SimilarRequest, limits: Limits, generation: Generation) -> None:
+def check_similar(request: SimilarRequest, limits: Limits, catalogue: Catalogue) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered."""
+    generation = catalogue.generation
     check_k(request.k, limits)
     if bool(len(request.item_ids)) == (request.vectors is not None):
         raise BadRequest("give either item_ids or vectors", field="item_ids")
@@ -109,7 +112,7 @@ def check_similar(request: SimilarRequest, limits: Limits, generation: Generatio
     between("exclude_item_ids", len(request.exclude_item_ids), 0, limits.max_excluded, "items")
     check_ids(request.exclude_item_ids, "exclude_item_ids", limits)
     check_filters(request.filters, limits, generation)
-    num_rows = num_queries * most_rows(request.k, generation)
+    num_rows = num_queries * most_rows(request.k, catalogue)
     check_fields(request.fields, num_rows, limits, generation)
 
 
@@ -129,9 +132,9 @@ def check_search(num_vectors: int, k: int, limits: Limits) -> None:
         )
 
 
-def most_rows(k: int, generation: Generation) -> int:
+def most_rows(k: int, catalogue: Catalogue) -> int:
     """How many of k candidates there can be."""
-    return min(k, generation.items.num_active)
+    return min(k, catalogue.num_active)
 
 
 def num_vectors(queries: Sequence[UserQuery], generation: Generation) -> int:

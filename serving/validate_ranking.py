@@ -11,6 +11,7 @@ from serving.config import Limits
 from serving.domain import RecommendRequest, RerankRequest, SlateRules
 from serving.errors import BadRequest, UnknownField
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.validate import (
     check_fields,
     check_filters,
@@ -23,11 +24,12 @@ from serving.validate import (
 )
 
 
-def check_recommend(request: RecommendRequest, limits: Limits, generation: Generation) -> None:
+def check_recommend(request: RecommendRequest, limits: Limits, catalogue: Catalogue) -> None:
     """Raise BadRequest, naming the field, for a request that cannot be answered.
 
     Its num_candidates says how many are ranked; a caller's 0 has been replaced by then.
     """
+    generation = catalogue.generation
     check_k(request.k, limits)
     between("k", request.k, 1, limits.max_ranked)  # what is shown was ranked
     where = "num_candidates"
@@ -36,7 +38,7 @@ def check_recommend(request: RecommendRequest, limits: Limits, generation: Gener
     check_queries(request.queries, limits, generation)
     check_search(num_vectors(request.queries, generation), request.num_candidates, limits)
     check_filters(request.filters, limits, generation)
-    num_rows = len(request.queries) * most_rows(request.k, generation)
+    num_rows = len(request.queries) * most_rows(request.k, catalogue)
     check_fields(request.fields, num_rows, limits, generation)
     check_time(request.time_us)
     _check_weights(request.weights, generation)

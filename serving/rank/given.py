@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.domain import Candidates, PartError, RerankRequest
-from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.readers import MAX_ERRORS
 
 Float32 = npt.NDArray[np.float32]
@@ -14,7 +14,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def given_candidates(
-    request: RerankRequest, vectors: Sequence[Float32], generation: Generation
+    request: RerankRequest, vectors: Sequence[Float32], catalogue: Catalogue
 ) -> tuple[Candidates, Int64, list[PartError]]:
     """The candidates of a (checked) request that can be shown; each one's place in its query's
     list; and what was left aside.
@@ -24,15 +24,15 @@ def given_candidates(
     """
     owner = np.repeat(np.arange(len(request.counts)), request.counts)
     starts = np.cumsum(request.counts, dtype=np.int64) - request.counts
-    rows = generation.rows_of(request.item_ids)
-    known = (rows >= 0) & (rows < generation.items.num_active)
+    rows = catalogue.rows_of(request.item_ids)
+    known = (rows >= 0) & catalogue.is_shown(np.maximum(rows, 0))
     first = np.zeros(len(rows), bool)
-    first[np.unique(owner * generation.items.num_items + rows, return_index=True)[1]] = True
+    first[np.unique(owner * catalogue.num_rows + rows, return_index=True)[1]] = True
     keep = np.flatnonzero(known & first)
     scores, interests = np.empty(len(keep), np.float32), np.empty(len(keep), np.int32)
     for query, wanted in enumerate(vectors):
         mine = np.flatnonzero(owner[keep] == query)
-        found = generation.vectors[rows[keep[mine]]] @ wanted.T
+        found = catalogue.vectors_of(rows[keep[mine]]) @ wanted.T
         scores[mine], interests[mine] = found.max(axis=1), found.argmax(axis=1)
     counts = np.bincount(owner[keep], minlength=len(request.counts))
     candidates = Candidates(rows[keep], scores, interests, counts)

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.rank.costs import Costs
 from serving.rank.parts import parts, together
 from serving.rank.slate import Floor, Group, Slate, arrange
+from serving.rank.value import ValueRanker
 from serving.readers import Reader, times_as_trained
 from serving.stages import stage
 from serving.turns import Turns
@@ -40,16 +42,17 @@ class Wish:
 
 
 class Ranker:
-    """Ranks the candidates of one generation. Safe across threads."""
+    """Ranks candidates. Safe across threads."""
 
-    def __init__(self, generation: Generation, costs: Costs, *, diversity: float) -> None:
+    def __init__(self, costs: Costs, *, diversity: float) -> None:
         """diversity: where a request does not say."""
-        self._generation, self._costs, self._diversity = generation, costs, diversity
+        self._costs, self._diversity = costs, diversity
         # One request at a time: the networks of two would share a core and its caches.
         self._turns = Turns()
 
     def rank(
         self,
+        catalogue: Catalogue,
         candidates: Candidates,
         readers: Sequence[Reader],
         vectors: Sequence[Float32],
@@ -59,7 +62,7 @@ class Ranker:
         budget: Budget,
         hurries: bool = False,
     ) -> Slates:
-        """One slate a query, out of its candidates.
+        """One slate a query, out of its candidates, which are rows of the catalogue.
 
         readers, vectors: [Q], each query's user and interests [M, D]. now: [Q] UTC µs. hurries: the
         candidates were searched for in haste, so what is left out first is left out. Raises
@@ -78,18 +81,33 @@ class Ranker:
             )
             some = slice(first, last)
             with self._turns.held(budget):
-                plan = plan or self._plan(candidates, wish, budget, hurries)
+                plan = plan or self._plan(catalogue.generation, candidates, wish, budget, hurries)
                 slates.append(
                     self._rank(
-                        part, readers[some], vectors[some], wish, now[some], budget, plan, first
+                        catalogue,
+                        part,
+                        readers[some],
+                        vectors[some],
+                        wish,
+                        now[some],
+                        budget,
+                        plan,
+                        first,
                     )
                 )
         return slates[0] if len(slates) == 1 else together(slates)
 
-    def _plan(self, candidates: Candidates, wish: Wish, budget: Budget, hurries: bool) -> "_Plan":
+    def _plan(
+        self,
+        generation: Generation,
+        candidates: Candidates,
+        wish: Wish,
+        budget: Budget,
+        hurries: bool,
+    ) -> "_Plan":
         """What there is time for, the same for all slates of a request."""
         diversity = self._diversity if wish.slate.diversity is None else wish.slate.diversity
-        model, num_slates = self._generation.value, len(candidates.counts)
+        model, num_slates = generation.value, len(candidates.counts)
         use_model = model is not None and bool(len(candidates.rows))
         left_out = []
         counts = candidates.counts
@@ -106,6 +124,7 @@ class Ranker:
 
     def _rank(
         self,
+        catalogue: Catalogue,
         candidates: Candidates,
         readers: Sequence[Reader],
         vectors: Sequence[Float32],
@@ -116,29 +135,24 @@ class Ranker:
         first: int,
     ) -> Slates:
         """The slates of some queries, of which the first is the request's query number `first`."""
-        if plan.uses_model and len(candidates.rows):
-            chances = self._chances(candidates, readers, vectors, now, budget)
-            values = (chances @ self._weights(wish.weights)).astype(np.float32)
+        model = catalogue.generation.value
+        if plan.uses_model and model is not None and len(candidates.rows):
+            chances = self._chances(catalogue, candidates, readers, vectors, now, budget)
+            values = (chances @ _weights(model, wish.weights)).astype(np.float32)
         else:
-            num_heads = len(self._generation.value.heads) if plan.uses_model else 0  # type: ignore[union-attr]
+            num_heads = len(model.heads) if plan.uses_model and model is not None else 0
             chances = np.empty((len(candidates.rows), num_heads), np.float32)
             values = candidates.scores
         with stage("slate"):
             began = time.perf_counter()
-            slates = self._arrange(candidates, values, wish, plan.diversity, budget)
+            slates = self._arrange(catalogue, candidates, values, wish, plan.diversity, budget)
             if plan.diversity:
                 self._costs.arrange.observe(len(slates), time.perf_counter() - began)
         return self._joined(candidates, values, chances, slates, wish, plan.left_out, first)
 
-    def _weights(self, given: Mapping[str, float]) -> Float64:
-        model = self._generation.value
-        assert model is not None
-        if not given:
-            return model.default_weights
-        return np.array([given.get(head, 0.0) for head in model.heads], np.float64)
-
     def _chances(
         self,
+        catalogue: Catalogue,
         candidates: Candidates,
         readers: Sequence[Reader],
         vectors: Sequence[Float32],
@@ -146,10 +160,11 @@ class Ranker:
         budget: Budget,
     ) -> Float32:
         """[n, T] of all candidates, query after query."""
-        model = self._generation.value
+        generation = catalogue.generation
+        model = generation.value
         assert model is not None
         counts = candidates.counts
-        by_day = self._generation.schema.time == "day"
+        by_day = generation.schema.time == "day"
         with stage("value"):
             began = time.perf_counter()
             real = np.arange(int(counts.max())) < counts[:, np.newaxis]
@@ -161,10 +176,11 @@ class Ranker:
                 [reader.events for reader in readers],
                 times,
                 [reader.profile for reader in readers],
-                np.stack([_as_many(one, self._generation.bundle.num_interests) for one in vectors]),
+                np.stack([_as_many(one, generation.bundle.num_interests) for one in vectors]),
                 now=moments,
                 candidates=rows,
                 scores=scores,
+                vectors_of=catalogue.value_vectors_of,
                 check=budget.check,
             )[real]
             self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)
@@ -172,13 +188,14 @@ class Ranker:
 
     def _arrange(
         self,
+        catalogue: Catalogue,
         candidates: Candidates,
         values: Float32,
         wish: Wish,
         diversity: float,
         budget: Budget,
     ) -> list[Slate]:
-        generation, slates, start = self._generation, [], 0
+        slates, start = [], 0
         for count in candidates.counts.tolist():
             budget.check()
             span = slice(start, start + count)
@@ -188,14 +205,14 @@ class Ranker:
                 arrange(
                     values[span],
                     k,
-                    vectors=generation.vectors.take(rows, axis=0) if diversity else None,
+                    vectors=catalogue.vectors_of(rows) if diversity else None,
                     diversity=diversity,
                     caps=[
-                        Group(generation.codes_of(cap.field)[rows], cap.most)
+                        Group(catalogue.codes_of(cap.field, rows), cap.most)
                         for cap in wish.slate.caps
                     ],
                     floors=[
-                        Floor(generation.kind_mask(floor.kind)[rows], least_of(floor.share, k))
+                        Floor(catalogue.is_kind(floor.kind, rows), least_of(floor.share, k))
                         for floor in wish.slate.kinds
                     ],
                 )
@@ -250,6 +267,13 @@ class _Plan:
     diversity: float
     uses_model: bool
     left_out: tuple[str, ...]
+
+
+def _weights(model: ValueRanker, given: Mapping[str, float]) -> Float64:
+    """[T] what each head weighs."""
+    if not given:
+        return model.default_weights
+    return np.array([given.get(head, 0.0) for head in model.heads], np.float64)
 
 
 def _as_many(vectors: Float32, num: int) -> Float32:

@@ -31,7 +31,10 @@ class ValueRanker:
     ) -> None:
         """Load the graph. Raises BundleRejected where it is not what the manifest says."""
         self._session = TowerSession(model.path, inputs=model.inputs, threads=threads)
-        self._items = np.asarray(model.items)  # plain: indexing a numpy.memmap is slow
+        # Plain: indexing a numpy.memmap is slow.
+        self.items: Float32 = np.asarray(model.items)
+        """[N, E], what the item side made of the bundle's items."""
+        self.dim = model.dim
         self._profiles, self._max_history = profiles, model.max_history
         self._profile_inputs = [n for n in self._session.inputs if n.startswith("profile.")]
         self._reads_times = "gaps" in self._session.inputs or "idle" in self._session.inputs
@@ -60,13 +63,15 @@ class ValueRanker:
         now: Int64,
         candidates: Int64,
         scores: Float32,
+        vectors_of: Callable[[Int64], Float32] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Float32:
         """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
 
         rows, events, times, profiles, now: as UserTower.interests. interests: [B, M, D], what it
         gave. candidates: [B, C] item rows, then -1 where a user has fewer (what is given for those
-        means nothing). scores: [B, C] float32, each candidate's best inner product with the
+        means nothing). vectors_of: rows [...] → [..., E], of -1 anything; None: those of the
+        bundle. scores: [B, C] float32, each candidate's best inner product with the
         interests. check: called before each run of the graph; what it raises ends the work.
         """
         batch = pad_histories(
@@ -76,14 +81,15 @@ class ValueRanker:
             now=now,
             max_history=self._max_history,
         )
-        arrays = history_arrays(batch, self._items)
+        vectors_of = vectors_of or self._vectors_of
+        arrays = history_arrays(batch, vectors_of)
         arrays["interests"] = interests
         if self._profile_inputs:
             arrays.update(self._profiles.arrays(profiles, self._profile_inputs))
         num_users, num_candidates = candidates.shape
         if num_users * num_candidates <= CANDIDATES_A_RUN:
             check()
-            return self._run(arrays, candidates, scores, slice(None), num_candidates)
+            return self._run(arrays, candidates, scores, slice(None), num_candidates, vectors_of)
         # Users with about as many candidates go together: one with many must not widen all.
         counts = (candidates >= 0).sum(axis=1)
         order = np.argsort(-counts, kind="stable")
@@ -93,7 +99,7 @@ class ValueRanker:
             check()
             width = int(counts[order[start]])
             users = order[start : start + max(CANDIDATES_A_RUN // width, 1)]
-            found[users, :width] = self._run(arrays, candidates, scores, users, width)
+            found[users, :width] = self._run(arrays, candidates, scores, users, width, vectors_of)
             start += len(users)
         return found
 
@@ -104,9 +110,13 @@ class ValueRanker:
         scores: Float32,
         users: slice | Int64,
         width: int,
+        vectors_of: Callable[[Int64], Float32],
     ) -> Float32:
         """The first `width` candidates of some users."""
         part = {name: values[users] for name, values in arrays.items()}
-        part["candidates"] = self._items.take(candidates[users, :width], axis=0)
+        part["candidates"] = vectors_of(candidates[users, :width])
         part["scores"] = scores[users, :width]
         return self._session.run(part)
+
+    def _vectors_of(self, rows: Int64) -> Float32:
+        return self.items.take(rows, axis=0)

@@ -80,3 +80,8 @@ class UserStore(Protocol):
 def store_path(state: Path) -> Path:
     """Where a state folder keeps its store."""
     return state / "store.db"
+
+
+def segments_path(state: Path) -> Path:
+    """Where a state folder keeps sealed segments of live items."""
+    return state / "segments"

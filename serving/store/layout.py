@@ -40,7 +40,7 @@ CREATE TABLE event_log (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT 
 -- Items as they are now; `sequence` rises with every change, which makes it a feed: item_log.py.
 CREATE TABLE items (
     item_id TEXT PRIMARY KEY,
-    sequence INTEGER NOT NULL,
+    sequence INTEGER NOT NULL UNIQUE,
     kind TEXT NOT NULL,
     body TEXT NOT NULL,
     is_whole INTEGER NOT NULL,
@@ -51,9 +51,12 @@ CREATE TABLE items (
     encoded BLOB,
     encoded_by TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX items_by_sequence ON items (sequence);
--- Numbers that only rise, such as the items' last sequence.
-CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+-- Live items sealed into folders, one line for each bundle: see serving/live/segment.py.
+CREATE TABLE segments (
+    bundle_version TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    folder TEXT NOT NULL
+) WITHOUT ROWID;
 -- Bundles that were activated, or are to be: see generations.py.
 CREATE TABLE generations (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

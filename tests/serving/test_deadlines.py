@@ -9,7 +9,7 @@ import pytest
 
 from serving.domain import Budget
 from serving.errors import Cancelled, DeadlineExceeded
-from serving.servicer import DEFAULT_DEADLINE, _budget
+from serving.budget import DEFAULT_DEADLINE, budget
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, DEFAULT_DEADLINE), (60, 60)])
@@ -17,7 +17,7 @@ def test_a_call_without_a_deadline_has_the_default(timeout: float | None, second
     budgets: list[Budget] = []
 
     def answer(request: bytes, context: Any) -> bytes:
-        budgets.append(_budget(context))
+        budgets.append(budget(context))
         return request
 
     server = grpc.server(ThreadPoolExecutor(1))

@@ -1,0 +1,339 @@
+"""Every item there is: the bundle's, a sealed segment of live ones, and the delta in memory.
+
+Rows are the bundle's first, then the segment's, then the delta's. While a catalogue lives, a row
+means the same item in the same state, so a request that holds one catalogue from beginning to end
+never mixes two. Rows are added and die meanwhile; which of several rows of an item is its newest,
+`rows_of` says. One thread writes, any number read. Knows no requests and no stores.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from serving.domain import Filter
+from serving.generation import Generation
+from serving.live.delta import Delta
+from serving.live.encode import Encoded
+from serving.live.living import search_living
+from serving.live.part import Part
+from serving.live.segment import Contents, Segment
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+
+class Catalogue:
+    """A generation and the live items beside it."""
+
+    def __init__(self, generation: Generation, segment: Segment | None = None) -> None:
+        self.generation, self.segment = generation, segment
+        value_dim = 0 if generation.value is None else generation.value.dim
+        self._num_base = generation.items.num_items
+        self._delta = Delta(
+            generation.schema,
+            generation.items.table.schema,
+            dim=generation.bundle.dim,
+            value_dim=value_dim,
+        )
+        self._starts = (self._num_base, self._num_base + (segment.num_rows if segment else 0))
+        self._parts: tuple[tuple[int, Part], ...] = (
+            *(((self._starts[0], segment),) if segment is not None else ()),
+            (self._starts[1], self._delta),
+        )
+        self._base_alive = np.ones(self._num_base, bool)
+        self._base_alive[generation.items.num_active :] = False
+        self._num_dead = 0
+        """Rows of the index that died."""
+        self._lock = Lock()
+        self._codes: dict[str, Int32] = {}
+        self._due = _due_in(generation)
+        self._has_live = segment is not None
+        if segment is not None:
+            self._kill_base(segment.replaced)
+            rows = np.flatnonzero((segment.expires > 0) & segment.alive)
+            self._due += [
+                (int(segment.expires[row]), int(row) + self._starts[0]) for row in rows.tolist()
+            ]
+        heapq.heapify(self._due)
+
+    # --- reading: items by row --------------------------------------------------------------------
+
+    @property
+    def num_rows(self) -> int:
+        """Rows are below this."""
+        return self._starts[1] + self._delta.num_rows
+
+    @property
+    def num_active(self) -> int:
+        """At most so many items can be retrieved."""
+        return self.generation.items.num_active + self.num_rows - self._num_base
+
+    @property
+    def num_replaced(self) -> int:
+        """Rows of the bundle that are not shown any more."""
+        return self._num_dead
+
+    @property
+    def num_sealed(self) -> int:
+        """Living rows of the segment."""
+        return 0 if self.segment is None else int(np.count_nonzero(self.segment.alive))
+
+    @property
+    def num_delta(self) -> int:
+        """Living rows of the delta."""
+        return int(np.count_nonzero(self._delta.alive[: self._delta.num_rows]))
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """The newest row of each id: [n] int64, -1 where there is no such item."""
+        rows = self.generation.rows_of(ids)
+        if self._has_live:
+            for start, part in self._parts:
+                found = part.rows_of(ids)
+                rows = np.where(found >= 0, found + start, rows)
+        return rows
+
+    def ids_of(self, rows: Int64) -> list[str]:
+        """Ids of these rows (each >= 0), in order."""
+        if self._is_base(rows):
+            return self.generation.ids_of(rows)
+        ids = np.empty(len(rows), object)
+        for part, places, local in self._split(rows):
+            ids[places] = (part or self.generation).ids_of(local)
+        return list(ids)
+
+    def column(self, name: str, rows: Int64) -> pa.Array:
+        """One of the generation's columns at these rows."""
+        if self._is_base(rows):
+            return self.generation.column(name, rows)
+        split = list(self._split(rows))
+        found = [(part or self.generation).column(name, local) for part, _, local in split]
+        order = np.argsort(np.concatenate([places for _, places, _ in split]))
+        return pa.concat_arrays(found).take(pa.array(order))
+
+    def vectors_of(self, rows: Int64) -> Float32:
+        """Vectors [..., D] of rows [...]; of -1, the bundle's last."""
+        if self._is_base(rows):
+            return self.generation.vectors.take(rows, axis=0)
+        out = np.empty((rows.size, self.generation.bundle.dim), np.float32)
+        for part, places, local in self._split(rows.ravel()):
+            out[places] = (part or self.generation).vectors.take(local, axis=0)
+        return out.reshape(*rows.shape, -1)
+
+    def value_vectors_of(self, rows: Int64) -> Float32:
+        """What the value model reads of rows [...]: [..., E]; of -1, anything."""
+        value = self.generation.value
+        assert value is not None
+        if self._is_base(rows):
+            return value.items.take(rows, axis=0)
+        out = np.empty((rows.size, value.dim), np.float32)
+        for part, places, local in self._split(rows.ravel()):
+            source = value.items if part is None else part.value_vectors
+            out[places] = source.take(local, axis=0)
+        return out.reshape(*rows.shape, -1)
+
+    def circles_of(self, rows: Int64) -> tuple[list[int], list[str]]:
+        """Each row's circle, as an index into the names that occur, and those names."""
+        places: dict[int, int] = {}
+        circles = [
+            places.setdefault(circle, len(places))
+            for circle in self.codes_of("circle", rows).tolist()
+        ]
+        return circles, [self.generation.circle_names[circle] for circle in places]
+
+    def codes_of(self, name: str, rows: Int64) -> Int32:
+        """[n] a number for each row's value of a column that can be grouped by, -1 for none."""
+        base = self.generation.codes_of(name)
+        if self._is_base(rows):
+            return base[rows]
+        codes = np.empty(len(rows), np.int32)
+        for part, places, local in self._split(rows):
+            if part is None:
+                codes[places] = base[local]
+            elif name == "circle":
+                codes[places] = part.circles[local]
+            else:
+                codes[places] = self._live_codes(name)[rows[places] - self._num_base]
+        return codes
+
+    def is_kind(self, kind: str, rows: Int64) -> Bool:
+        """[n] which of the rows, all found by a search, are of this kind."""
+        if self._is_base(rows):
+            return self.generation.kind_mask(kind)[rows]
+        mine = np.empty(len(rows), bool)
+        for part, places, local in self._split(rows):
+            if part is None:
+                mine[places] = self.generation.kind_mask(kind)[local]
+            else:
+                wanted = self.generation.code_of("kind", kind)
+                mine[places] = self._live_codes("kind")[rows[places] - self._num_base] == wanted
+        return mine
+
+    def is_shown(self, rows: Int64) -> Bool:
+        """[n] which of these rows (each >= 0) may be retrieved now."""
+        if self._is_base(rows):
+            return self._base_alive[rows]
+        shown = np.empty(len(rows), bool)
+        for part, places, local in self._split(rows):
+            shown[places] = (self._base_alive if part is None else part.alive)[local]
+        return shown
+
+    # --- reading: search --------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: Float32,
+        k: int,
+        filters: tuple[Filter, ...] = (),
+        excluded: Sequence[Int64] = (),
+        *,
+        hurries: bool = False,
+    ) -> tuple[Int64, Float32]:
+        """The k best rows of each query [Q, D] where all of these (checked) filters hold.
+
+        excluded: Q sorted arrays of rows, or none at all. hurries: some of the best may be left
+        unfound. Returns rows [Q, k] (-1: none) and scores, as VectorIndex.search does; none of them
+        had died when the search ended.
+        """
+        generation = self.generation
+        index = generation.index
+        if hurries and generation.quick_index is not None:
+            index = generation.quick_index
+        allowed = generation.filters.bitmap(filters)
+        if not self._has_live and not self._num_dead:
+            return index.search(queries, k, allowed=allowed, excluded=excluded or None)
+        found = [
+            search_living(
+                index,
+                queries,
+                k,
+                allowed,
+                excluded,
+                alive=self._base_alive,
+                num_dead=self._num_dead,
+            )
+        ]
+        for start, part in self._parts:
+            if part.num_rows:
+                mine = [rows[np.searchsorted(rows, start) :] - start for rows in excluded]
+                rows, scores = part.search(queries, k, filters, mine)
+                found.append((np.where(rows >= 0, rows + start, -1), scores))
+        return self._best(found, k)
+
+    def _best(self, found: Sequence[tuple[Int64, Float32]], k: int) -> tuple[Int64, Float32]:
+        """The k best of what the parts gave, without what has died since."""
+        rows = np.concatenate([one for one, _ in found], axis=1)
+        scores = np.concatenate([one for _, one in found], axis=1)
+        gone = ~self.is_shown(np.maximum(rows, 0).ravel()).reshape(rows.shape)
+        scores[gone] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores = np.take_along_axis(scores, order, 1)
+        rows = np.take_along_axis(rows, order, 1)
+        return np.where(scores > -np.inf, rows, -1), scores
+
+    # --- writing: by one thread -------------------------------------------------------------------
+
+    def append(self, table: pa.Table, encoded: Encoded, expires: Int64, alive: Bool) -> None:
+        """Add live items, distinct, in the newest state of each; what they were before dies.
+
+        table: as items.arrow. expires, alive: [n].
+        """
+        self.kill(table["item_id"].to_pylist())
+        first = self.num_rows
+        self._delta.append(table, encoded, expires, alive)
+        self._has_live = True
+        for place in np.flatnonzero((expires > 0) & alive).tolist():
+            heapq.heappush(self._due, (int(expires[place]), first + place))
+
+    def kill(self, ids: Sequence[str]) -> None:
+        """These items are not to be retrieved any more, in any state."""
+        base = self.generation.rows_of(ids)
+        self._kill_base(base[base >= 0])
+        for _, part in self._parts:
+            rows = part.rows_of(ids)
+            part.alive[rows[rows >= 0]] = False
+
+    def expire(self, now_us: int) -> int:
+        """Let those die whose time is over; returns how many rows that were."""
+        num = 0
+        while self._due and self._due[0][0] <= now_us:
+            _, row = heapq.heappop(self._due)
+            num += 1
+            if row < self._num_base:
+                self._kill_base(np.array([row]))
+            else:
+                for part, _, local in self._split(np.array([row])):
+                    assert part is not None
+                    part.alive[local] = False
+        return num
+
+    def contents(self, sequence: int) -> Contents:
+        """All live items as a segment can hold them. sequence: the last change that is in them."""
+        parts: list[tuple[Part, Int64]] = [(self._delta, self._delta.newest_rows())]
+        if self.segment is not None:
+            ids = self.segment.ids_of(np.arange(self.segment.num_rows))
+            parts.insert(0, (self.segment, np.flatnonzero(self._delta.rows_of(ids) < 0)))
+        tables = [part.table().take(pa.array(rows)) for part, rows in parts]
+        return Contents(
+            table=pa.concat_tables(tables).combine_chunks(),
+            vectors=np.concatenate([part.vectors.take(rows, axis=0) for part, rows in parts]),
+            value_vectors=np.concatenate(
+                [part.value_vectors.take(rows, axis=0) for part, rows in parts]
+            ),
+            alive=np.concatenate([part.alive[rows] for part, rows in parts]),
+            expires=np.concatenate([part.expires[rows] for part, rows in parts]),
+            replaced=np.flatnonzero(~self._base_alive),
+            sequence=sequence,
+        )
+
+    def _kill_base(self, rows: Int64) -> None:
+        indexed = rows[rows < self.generation.items.num_active]
+        self._num_dead += int(np.count_nonzero(self._base_alive[indexed]))
+        self._base_alive[rows] = False
+
+    # --- rows of several parts --------------------------------------------------------------------
+
+    def _is_base(self, rows: Int64) -> bool:
+        return not self._has_live or int(rows.max(initial=-1)) < self._num_base
+
+    def _split(self, rows: Int64) -> Iterator[tuple[Part | None, Int64, Int64]]:
+        """The parts that these rows lie in (None: the bundle): places in `rows`, rows there."""
+        of_base = np.flatnonzero(rows < self._num_base)
+        if len(of_base):
+            yield None, of_base, rows[of_base]
+        for number, (start, part) in enumerate(self._parts):
+            mine = rows >= start
+            if number + 1 < len(self._parts):
+                mine &= rows < self._parts[number + 1][0]
+            places = np.flatnonzero(mine)
+            if len(places):
+                yield part, places, rows[places] - start
+
+    def _live_codes(self, name: str) -> Int32:
+        """Codes of all live rows, in the numbers of the generation; made once a row."""
+        with self._lock:
+            known = self._codes.get(name, np.empty(0, np.int32))
+            num_live = self.num_rows - self._num_base
+            if len(known) < num_live:
+                rows = np.arange(len(known), num_live) + self._num_base
+                values = self.column(name, rows).cast(pa.string()).to_pylist()
+                codes = [self.generation.code_of(name, value) for value in values]
+                known = np.concatenate([known, np.array(codes, np.int32)])
+                self._codes[name] = known
+            return known
+
+
+def _due_in(generation: Generation) -> list[tuple[int, int]]:
+    """(UTC µs, row) of every item of the bundle that will expire."""
+    table = generation.items.table
+    if "expires_at" not in table.column_names or not table.num_rows:
+        return []
+    active = table["expires_at"].slice(0, generation.items.num_active).combine_chunks()
+    times = active.cast(pa.timestamp("us")).cast(pa.int64())
+    known = np.flatnonzero(times.is_valid().to_numpy(zero_copy_only=False))
+    return list(zip(times.take(pa.array(known)).to_pylist(), known.tolist(), strict=True))

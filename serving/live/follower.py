@@ -1,0 +1,180 @@
+"""Keeps one worker's catalogue up to the feed of items: what any worker wrote, all soon show.
+
+A thread of its own looks whether the store has changed, applies what is new in the feed's order,
+lets items expire, and takes a newly sealed segment in the place of what it holds. Knows no
+requests.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import BundleRejected
+from serving.errors import StoreUnavailable
+from serving.generation import Generation
+from serving.live.catalogue import Catalogue
+from serving.live.encode import Encoded, ItemEncoder
+from serving.live.sealed import open_sealed
+from serving.logs import logger
+from serving.store.base import segments_path
+from serving.store.database import Database
+from serving.store.item_log import ItemLog, StoredItem
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+POLL_SECONDS = 0.02
+"""How often a worker looks for what others wrote; looking costs about 10 µs."""
+_NO_LIMIT = 1 << 62
+_AT_ONCE = 512
+"""Items applied together; searches go on meanwhile."""
+
+
+class Follower:
+    """One generation's catalogue, kept up to date. `catalogue` may be another one each time."""
+
+    def __init__(self, generation: Generation, database: Database, *, threads: int = 1) -> None:
+        """Open the newest segment and apply all that came after it. Raises StoreUnavailable."""
+        self.encoder = ItemEncoder(generation, threads=threads)
+        self._generation, self._database = generation, database
+        self._log = ItemLog(database)
+        self._segments = segments_path(database.path.parent)
+        self._stopping, self._hint = threading.Event(), threading.Event()
+        self._applying = threading.Lock()
+        self.applied = 0
+        """The last change of the feed that the catalogue shows."""
+        self._changes = self._database.changes()
+        self.catalogue = self._opened()
+        self._catch_up()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Go on following in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stopping.set()
+        self._hint.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def hint(self) -> None:
+        """Something was written just now: look at once."""
+        self._hint.set()
+
+    def vectors_of(self, ids: Sequence[str]) -> tuple[Bool, Float32]:
+        """Which of these items are known [n], and their vectors [n, D]."""
+        return known_vectors(self.catalogue, ids)
+
+    def _run(self) -> None:
+        failing = False
+        while not self._stopping.is_set():
+            self._hint.wait(POLL_SECONDS)
+            self._hint.clear()
+            try:
+                self.look()
+                failing = False
+            except (StoreUnavailable, BundleRejected) as error:
+                if not failing:
+                    logger().error("cannot follow the items", reason=str(error))
+                failing = True
+                self._stopping.wait(1.0)
+
+    def look(self) -> None:
+        """Apply what is new, and let expire what is over."""
+        with self._applying:
+            changes = self._database.changes()
+            if changes != self._changes:
+                self._change_segment()
+                self._catch_up()
+                self._changes = changes
+            self.catalogue.expire(time.time_ns() // 1000)
+
+    def _opened(self) -> Catalogue:
+        """The catalogue as of the newest segment."""
+        segment = None
+        try:
+            segment = open_sealed(self._database, self._segments, self._generation)
+        except BundleRejected as error:  # the store has all that was in it
+            logger().error("sealed segment left aside, reading all items", reason=str(error))
+        self.applied = 0 if segment is None else segment.sequence
+        return Catalogue(self._generation, segment)
+
+    def _change_segment(self) -> None:
+        """Where another segment was sealed: a new catalogue over it, and what came after it."""
+        held = self.catalogue.segment
+        newest = open_sealed(
+            self._database,
+            self._segments,
+            self._generation,
+            but="" if held is None else held.folder.name,
+        )
+        if newest is None:
+            return
+        made = Catalogue(self._generation, newest)
+        for items in self._log.all_since(newest.sequence, most=self.applied, at_once=_AT_ONCE):
+            apply_items(made, self.encoder, items)
+        made.expire(time.time_ns() // 1000)
+        self.catalogue = made
+        logger().info("segment taken", folder=newest.folder.name, rows=newest.num_rows)
+
+    def _catch_up(self) -> None:
+        for items in self._log.all_since(self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
+            apply_items(self.catalogue, self.encoder, items)
+            self.applied = items[-1].sequence
+
+
+def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:
+    """Which of these items a catalogue knows [n], and their vectors [n, D]."""
+    rows = catalogue.rows_of(ids)
+    return rows >= 0, catalogue.vectors_of(np.maximum(rows, 0))
+
+
+def apply_items(
+    catalogue: Catalogue,
+    encoder: ItemEncoder,
+    items: Sequence[StoredItem],
+) -> None:
+    """Bring a catalogue up to these items, distinct, each in its newest state."""
+    now = time.time_ns() // 1000
+    catalogue.kill([item.item_id for item in items if not item.is_shown(now)])
+    # What cannot be retrieved any more may be named by histories still; what is deleted may not.
+    kept = [item for item in items if not item.is_deleted]
+    if not kept:
+        return
+    encoded = encoded_items(catalogue, encoder, kept)
+    catalogue.append(
+        encoder.table(kept, encoded.vectors),
+        encoded,
+        np.array([item.expires_us for item in kept], np.int64),
+        np.array([item.is_shown(now) for item in kept]),
+    )
+
+
+def encoded_items(
+    catalogue: Catalogue, encoder: ItemEncoder, items: Sequence[StoredItem]
+) -> Encoded:
+    """What the networks make of the items: as the store has it where this bundle made it."""
+    generation = catalogue.generation
+    made = [item.encoded is not None and item.encoded_by == generation.version for item in items]
+    ready, others = np.flatnonzero(made), np.flatnonzero(~np.array(made))
+    dim = generation.bundle.dim
+    if not len(others):
+        return Encoded.unpacked([item.encoded or b"" for item in items], dim)
+    fresh = encoder.encode(
+        [items[i] for i in others.tolist()], lambda ids: known_vectors(catalogue, ids)
+    )
+    if not len(ready):
+        return fresh
+    known = Encoded.unpacked([items[i].encoded or b"" for i in ready.tolist()], dim)
+    order = np.argsort(np.concatenate([ready, others]))
+    return Encoded(
+        np.concatenate([known.vectors, fresh.vectors]),
+        np.concatenate([known.value_vectors, fresh.value_vectors]),
+    ).take(order)

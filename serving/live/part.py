@@ -1,0 +1,67 @@
+"""A run of live items, in the forms that searches, filters and answers read.
+
+Two kinds: a sealed segment, whose files all workers share, and the delta, which grows in memory.
+Rows count from 0 within the part. A row is written once and never changes, but that it dies: it was
+replaced, deleted, sold out, or its time is over. Knows no requests.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from serving.domain import Filter
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+
+class Part(Protocol):
+    """Rows 0 … num_rows - 1. Read from any thread; rows die while others read."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are; may grow."""
+
+    @property
+    def vectors(self) -> Float32:
+        """[num_rows or more, D]."""
+
+    @property
+    def value_vectors(self) -> Float32:
+        """[num_rows or more, E]."""
+
+    @property
+    def circles(self) -> Int32:
+        """[num_rows or more] the circle of each row, -1 for none."""
+
+    @property
+    def alive(self) -> Bool:
+        """[num_rows or more] whether the row may be retrieved; turns to False and never back."""
+
+    @property
+    def expires(self) -> Int64:
+        """[num_rows or more] UTC µs; item_log.NEVER where the item does not expire."""
+
+    def ids_of(self, rows: Int64) -> list[str]:
+        """Ids of these rows."""
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """The newest row of each id; -1 where the part has none."""
+
+    def table(self) -> pa.Table:
+        """All rows, as items.arrow."""
+
+    def column(self, name: str, rows: Int64) -> pa.Array:
+        """One raw column at these rows."""
+
+    def search(
+        self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
+    ) -> tuple[Int64, Float32]:
+        """The k best living rows where all of these (checked) filters hold, as VectorIndex.search
+        answers. excluded: Q sorted arrays of rows, or none at all.
+        """

@@ -1,0 +1,153 @@
+"""A sealed segment: live items in a checksummed folder that all workers map.
+
+It holds every live item of one bundle as of a number in the feed of items, so there is never more
+than one in use, and which of the bundle's own rows are replaced. Small ones are searched exactly;
+large ones, beside a bundle with inverted lists, in lists of the same kind, coded by what the
+bundle's were trained to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from model import ann
+from model.ann import exact_search
+from model.errors import BundleRejected
+from model.items import IdIndex, ItemTable, read_items, write_items
+from model.ivf import Setting, refilled
+from model.manifest import open_verified, write_folder
+from model.schema import Schema
+from serving.domain import Filter
+from serving.index.filters import FilterIndex
+from serving.index.ivf_index import SCAN_ROWS, IvfIndex
+from serving.index.scan import inside
+from serving.live.living import search_living
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+ITEMS, VECTORS, VALUE_VECTORS = "items.arrow", "vectors.npy", "value_vectors.npy"
+ALIVE, EXPIRES, REPLACED, INDEX = "alive.npy", "expires.npy", "replaced.npy", "index.faiss"
+ID_HASHES, ID_ROWS = "id_hashes.npy", "id_rows.npy"
+"""Of IdIndex: made once, where it is sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a segment is made of: n live items, and the bundle's rows that they stand for."""
+
+    table: pa.Table
+    """As items.arrow, n rows."""
+    vectors: Float32
+    value_vectors: Float32
+    alive: Bool
+    """[n] False where the item is not to be retrieved, but histories may name it."""
+    expires: Int64
+    replaced: Int64
+    """Rows of the bundle that are not shown any more; sorted."""
+    sequence: int
+    """The last change of the feed that is in it."""
+
+
+def write_segment(
+    folder: Path, contents: Contents, *, schema: Schema, bundle_version: str, index: Any | None
+) -> None:
+    """Write a segment whole or not at all.
+
+    index: the bundle's inverted lists (model/ivf.py); None where it has none.
+    """
+    body: dict[str, Any] = {
+        "bundle_version": bundle_version,
+        "sequence": contents.sequence,
+        "num_rows": len(contents.vectors),
+    }
+    with write_folder(folder, kind="segment", schema=schema, as_of=None, body=body) as partial:
+        write_items(contents.table, partial / ITEMS)
+        ids = contents.table["item_id"].combine_chunks()
+        hashes, rows = IdIndex(ids).arrays
+        for name, array in (
+            (ID_HASHES, hashes),
+            (ID_ROWS, rows),
+            (VECTORS, contents.vectors),
+            (VALUE_VECTORS, contents.value_vectors),
+            (ALIVE, contents.alive),
+            (EXPIRES, contents.expires),
+            (REPLACED, contents.replaced),
+        ):
+            np.save(partial / name, array)
+        if index is not None and len(contents.vectors) > SCAN_ROWS:
+            ann.write_index(refilled(index, contents.vectors), partial / INDEX)
+
+
+class Segment:
+    """An opened segment: a Part that does not grow. See serving/live/part.py."""
+
+    def __init__(
+        self, folder: Path, *, schema: Schema, bundle_version: str, setting: Setting | None
+    ) -> None:
+        """Verify and map. setting: how the bundle's inverted lists are searched.
+
+        Raises BundleRejected where the folder is damaged or of another bundle.
+        """
+        manifest = open_verified(folder, kind="segment")
+        found = manifest.body["bundle_version"]
+        if found != bundle_version:
+            raise BundleRejected(f"{folder} belongs to bundle {found}, not {bundle_version}.")
+        self.folder = folder
+        self.sequence = int(manifest.body["sequence"])
+        made = (_mapped(folder / ID_HASHES), _mapped(folder / ID_ROWS))
+        self._items: ItemTable = read_items(folder / ITEMS, made)
+        self.num_rows = self._items.num_items
+        self.vectors: Float32 = _mapped(folder / VECTORS)
+        self.value_vectors: Float32 = _mapped(folder / VALUE_VECTORS)
+        self.circles: Int32 = self._items.table["circle"].to_numpy().astype(np.int32)
+        self.alive: Bool = np.load(folder / ALIVE)
+        self.expires: Int64 = np.load(folder / EXPIRES)
+        self.replaced: Int64 = np.load(folder / REPLACED)
+        self._filters = FilterIndex(self._items, schema)
+        self._index: IvfIndex | None = None
+        if (folder / INDEX).exists():
+            assert setting is not None
+            self._index = IvfIndex(ann.open_index(folder / INDEX), self.vectors, setting)
+
+    def ids_of(self, rows: Int64) -> list[str]:
+        """Ids of these rows."""
+        return self._items.ids_of(rows)
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """The row of each id; -1 where there is none."""
+        return self._items.rows_of(ids)
+
+    def column(self, name: str, rows: Int64) -> pa.Array:
+        """One raw column at these rows."""
+        return self._items.column(name, rows)
+
+    def table(self) -> pa.Table:
+        """All rows, as items.arrow."""
+        return self._items.table
+
+    def search(
+        self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
+    ) -> tuple[Int64, Float32]:
+        """The k best rows; see Part.search."""
+        allowed = self._filters.bitmap(filters)
+        if self._index is not None:
+            num_dead = self.num_rows - int(np.count_nonzero(self.alive))
+            return search_living(
+                self._index, queries, k, allowed, excluded, alive=self.alive, num_dead=num_dead
+            )
+        mask = self.alive if allowed is None else self.alive & allowed.mask
+        out = [inside(rows, self.num_rows) for rows in excluded] or None
+        return exact_search(queries, self.vectors, k, allowed=mask, excluded=out)
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    """A plain array over the mapped file: indexing a numpy.memmap is slow."""
+    return np.asarray(np.load(path, mmap_mode="r"))
