@@ -74,9 +74,6 @@ class ServerConfig:
     """The bundle folder to serve."""
     state: Path
     """The folder of live state; holds store.db."""
-    bundle_version: str = ""
-    """The only version of it that may be served; empty: any. The supervisor sets it for workers
-    that it starts again, so that all of them answer alike."""
     host: str = "127.0.0.1"
     """Where to listen; loopback unless told otherwise, since there is no authentication yet."""
     port: int = 50051

@@ -8,13 +8,13 @@ Opens and warms them up before the first request, and checks every request. Know
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from model.bundle import open_bundle
-from model.errors import BundleRejected
 from serving.batching import Batcher
+from serving.checks import check_length
 from serving.config import ServerConfig
 from serving.cut import cut
 from serving.domain import (
@@ -27,8 +27,10 @@ from serving.domain import (
     Slates,
     UserQuery,
 )
+from serving.errors import BadRequest
 from serving.generation import Generation
 from serving.index.choice import require_available
+from serving.live.activation import Current
 from serving.live.catalogue import Catalogue
 from serving.live.follower import Follower
 from serving.live.ingest import Taken, UpsertRequest, delete_items, upsert_items
@@ -39,6 +41,7 @@ from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
 from serving.store.base import UserStore, store_path
 from serving.store.database import Database
+from serving.store.generations import GenerationLog, StoredGeneration
 from serving.store.item_log import ItemLog
 from serving.store.sqlite import SqliteStore
 from serving.validate import (
@@ -61,36 +64,40 @@ several."""
 class Runtime:
     """Answers checked requests. Safe across threads."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        """Verify, open and warm up. Raises BundleRejected, ConfigError and StoreUnavailable."""
+    def __init__(self, config: ServerConfig, *, worker: str = "") -> None:
+        """Verify, open and warm up. worker: its name, where a server runs it.
+
+        Raises BundleRejected, ConfigError and StoreUnavailable.
+        """
         self.limits = config.limits
         require_available(config.index, config.device)  # before gigabytes are read
-        bundle = open_bundle(config.bundle)
-        version = bundle.manifest.version
-        if config.bundle_version not in ("", version):
-            raise BundleRejected(
-                f"{config.bundle} holds version {version} now; the other workers serve "
-                f"{config.bundle_version}. Restart the server to serve the new one."
-            )
-        self.generation = Generation(
-            bundle,
-            index=config.index,
-            device=config.device,
-            onnx_threads=config.onnx_threads,
-        )
         self.store: UserStore = SqliteStore(store_path(config.state))
         self.database = Database(store_path(config.state))
         self.items = ItemLog(self.database)
-        self.follower = Follower(self.generation, self.database, threads=config.onnx_threads)
+        self.generations = GenerationLog(self.database)
+        self._current = Current(config, self.database, worker=worker)
         self._costs, self._candidates = new_costs(), config.candidates
         self._ranker = Ranker(self._costs, diversity=config.diversity)
         self._batcher: Batcher[tuple[Catalogue, Request], Answer] = Batcher(
             self._compute, max_size=MAX_BATCH_QUERIES
         )
-        self.generation.warm_up()
-        BUNDLE.labels(self.generation.version, self.generation.schema.name).set(1)
-        self.follower.start()
+        self._current.start(_BundleCounted())
         self.ready_at = time.monotonic()
+
+    @property
+    def follower(self) -> Follower:
+        """The items of the active generation, kept up to date."""
+        return self._current.follower
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What a call that begins now is answered from."""
+        return self._current.follower.catalogue
+
+    @property
+    def generation(self) -> Generation:
+        """The active generation."""
+        return self.catalogue.generation
 
     def retrieve(self, request: RetrieveRequest) -> Answer:
         """Candidates of each query.
@@ -98,7 +105,7 @@ class Runtime:
         Raises BadRequest, StoreUnavailable, and as the request's budget has it DeadlineExceeded or
         Cancelled.
         """
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_retrieve(request, self.limits, catalogue)
         return self._submit(catalogue, request)
 
@@ -106,14 +113,14 @@ class Runtime:
         """What to show to each query's user; raises as `retrieve` does."""
         if not request.num_candidates:
             request.num_candidates = max(self._candidates, request.k)
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_recommend(request, self.limits, catalogue)
         answer = self._submit(catalogue, self._retrieval(request))
         return answer, self._ranked(answer, request)
 
     def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
         """The caller's candidates, ranked and arranged; raises as `retrieve` does."""
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_rerank(request, self.limits, catalogue.generation)
         embed = EmbedRequest(
             queries=request.queries,
@@ -135,7 +142,7 @@ class Runtime:
 
     def rehearse(self, request: RetrieveRequest) -> Answer:
         """As `retrieve`, past the batcher and what it counts: for warming up."""
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_retrieve(request, self.limits, catalogue)
         (answer,) = Pipeline(catalogue, self.store, self._costs).answer([request])
         if isinstance(answer, Exception):
@@ -144,21 +151,21 @@ class Runtime:
 
     def embed(self, request: EmbedRequest) -> Answer:
         """Interests of each query; raises as `retrieve` does."""
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_embed(request, self.limits, catalogue.generation)
         return self._submit(catalogue, request)
 
-    def embed_items(self, request: EmbedItemsRequest) -> Float32:
-        """Vectors [N, D] of the bundle's items, or of others by their features.
+    def embed_items(self, request: EmbedItemsRequest) -> tuple[Generation, Float32]:
+        """Vectors [N, D] of items by their ids or their features, and the generation they are of.
 
         Raises BadRequest, UnknownItem, and as the request's budget has it DeadlineExceeded or
         Cancelled.
         """
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         rows = check_embed_items(request, self.limits, catalogue)
         if request.item_ids:
-            return catalogue.vectors_of(rows)
-        return self.generation.item_tower.vectors(
+            return catalogue.generation, catalogue.vectors_of(rows)
+        return catalogue.generation, catalogue.generation.item_tower.vectors(
             [item.kind for item in request.items],
             [item.features for item in request.items],
             request.budget,
@@ -166,7 +173,7 @@ class Runtime:
 
     def similar(self, request: SimilarRequest) -> Answer:
         """Neighbours of items or vectors; raises as `retrieve` does, and UnknownItem."""
-        catalogue = self.follower.catalogue
+        catalogue = self.catalogue
         check_similar(request, self.limits, catalogue)
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
         deadline = request.budget.deadline
@@ -189,9 +196,25 @@ class Runtime:
         """Delete items; see serving/live/ingest.py."""
         return delete_items(item_ids, self.items, self.follower, self.limits)
 
+    def activate(self, path: str, *, skips_gate: bool) -> StoredGeneration:
+        """Ask for another bundle to be served. Raises BadRequest and StoreUnavailable."""
+        if not path:
+            raise BadRequest("name the bundle's folder", field="bundle_path")
+        check_length(path, "bundle_path", self.limits.max_text_bytes)
+        number = self.generations.request(Path(path).absolute(), skips_gate=skips_gate)
+        return self.generations.read(number)
+
+    def roll_back(self) -> StoredGeneration:
+        """Ask for the bundle that was served before. Raises BadRequest and StoreUnavailable."""
+        before = self.generations.previous()
+        if before is None:
+            raise BadRequest("no other bundle was served before; activate one by its folder")
+        number = self.generations.request(before.path, version=before.version, skips_gate=True)
+        return self.generations.read(number)
+
     def close(self) -> None:
         """Stop following, and let go of the store."""
-        self.follower.close()
+        self._current.close()
         self.database.close()
         self.store.close()
 
@@ -262,3 +285,16 @@ class Runtime:
         if users:  # counted when done: a batch that raises is computed again, one by one
             BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
         return answers
+
+
+class _BundleCounted:
+    """Says in the metrics which bundle is served, and that the one before is not any more."""
+
+    def __init__(self) -> None:
+        self._labels: tuple[str, str] | None = None
+
+    def __call__(self, generation: Generation) -> None:
+        if self._labels is not None:
+            BUNDLE.labels(*self._labels).set(0)
+        self._labels = (generation.version, generation.schema.name)
+        BUNDLE.labels(*self._labels).set(1)

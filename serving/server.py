@@ -27,6 +27,7 @@ from interest.v1 import (
     retrieval_service_pb2_grpc,
 )
 from model.errors import PenchantError
+from serving.admin_servicer import AdminServicer
 from serving.calls import CallExecutor
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait, stop_listening, wait_until_quiet
@@ -35,7 +36,7 @@ from serving.interceptors import CallInterceptor
 from serving.logs import configure_logs, logger
 from serving.metrics import GENERATION_READY, MetricsFlusher
 from serving.runtime import Runtime
-from serving.servicer import AdminServicer, RetrievalServicer
+from serving.servicer import RetrievalServicer
 from serving.telemetry import Telemetry, open_traces
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def main(name: str) -> int:
     faiss.omp_set_num_threads(config.faiss_threads)
     try:
         traces = open_traces(config, worker=worker)  # before gigabytes are read
-        runtime = Runtime(config)
+        runtime = Runtime(config, worker=name)
         server = WorkerServer(config, runtime, worker=worker, traces=traces)
         port = server.start()
         if not runtime.store.num_users():

@@ -1,18 +1,14 @@
-"""The services of interest.v1 over one runtime: a question in, an answer out; nothing else.
+"""interest.v1.RetrievalService over one runtime: a question in, an answer out; nothing else.
 
 Protos become questions in serving/request_protos.py, answers protos in serving/response_protos.py.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from interest.v1 import (
-    admin_service_pb2,
-    admin_service_pb2_grpc,
     retrieval_service_pb2,
     retrieval_service_pb2_grpc,
     types_pb2,
@@ -92,13 +88,11 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         self, request: retrieval_service_pb2.EmbedItemsRequest, context: Context
     ) -> retrieval_service_pb2.EmbedItemsResponse:
         """The vectors of items."""
-        vectors = self._runtime.embed_items(
+        generation, vectors = self._runtime.embed_items(
             embed_items_request(request, budget(context), self._runtime.limits)
         )
         return retrieval_service_pb2.EmbedItemsResponse(
-            info=types_pb2.AnswerInfo(
-                bundle_version=self._runtime.generation.version, worker=self._worker
-            ),
+            info=types_pb2.AnswerInfo(bundle_version=generation.version, worker=self._worker),
             vectors=types_pb2.Vectors(
                 data=vectors.astype("<f4", copy=False).tobytes(), dim=vectors.shape[1]
             ),
@@ -168,67 +162,3 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         )
         put_readers(response, answer.readers)
         return response
-
-
-class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
-    """interest.v1.AdminService over one runtime."""
-
-    def __init__(self, runtime: Runtime, *, worker: str) -> None:
-        self._runtime, self._worker = runtime, worker
-
-    def GetStatus(  # noqa: N802
-        self, request: admin_service_pb2.GetStatusRequest, context: Context
-    ) -> admin_service_pb2.GetStatusResponse:
-        """The worker that answers, and the bundle that it serves."""
-        generation = self._runtime.generation
-        bundle, manifest = generation.bundle, generation.bundle.manifest
-        return admin_service_pb2.GetStatusResponse(
-            info=types_pb2.AnswerInfo(bundle_version=generation.version, worker=self._worker),
-            server_version=_release(),
-            uptime_seconds=time.monotonic() - self._runtime.ready_at,
-            bundle=admin_service_pb2.BundleStatus(
-                version=generation.version,
-                name=generation.schema.name,
-                created=manifest.created.isoformat(),
-                as_of=manifest.as_of.isoformat() if manifest.as_of else "",
-                num_items=generation.items.num_items,
-                num_active=generation.items.num_active,
-                dim=bundle.dim,
-                num_interests=bundle.num_interests,
-                max_history=bundle.max_history,
-                num_circles=bundle.circles.num_rows,
-                objectives=bundle.objectives,
-                history_events=list(generation.event_codes),
-                filterable=list(generation.schema.filterable()),
-                columns=generation.columns,
-                heads=[] if generation.value is None else generation.value.heads,
-                default_weights=[]
-                if generation.value is None
-                else generation.value.default_weights.tolist(),
-            ),
-            store=admin_service_pb2.StoreStatus(
-                kind="sqlite", num_users=self._runtime.store.num_users()
-            ),
-            limits=admin_service_pb2.Limits(**dataclasses.asdict(self._runtime.limits)),
-        )
-
-    def ListUsers(  # noqa: N802
-        self, request: admin_service_pb2.ListUsersRequest, context: Context
-    ) -> admin_service_pb2.ListUsersResponse:
-        """The users of the store, page by page."""
-        users = self._runtime.list_users(request.page_size, request.page_token)
-        return admin_service_pb2.ListUsersResponse(
-            info=types_pb2.AnswerInfo(
-                bundle_version=self._runtime.generation.version, worker=self._worker
-            ),
-            user_ids=[user_id for _, user_id, _ in users],
-            num_events=[num_events for _, _, num_events in users],
-            next_page_token=str(users[-1][0]) if len(users) == request.page_size else "",
-        )
-
-
-def _release() -> str:
-    try:
-        return version("penchant")
-    except PackageNotFoundError:
-        return "uninstalled"

@@ -21,12 +21,16 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from model.errors import BundleRejected, ConfigError, PenchantError
+from model.manifest import stated_version
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
 from serving.logs import configure_logs, logger
 from serving.metrics import WORKER, SupervisorMetrics, reserve_files
 from serving.metrics_folder import metrics_folder
+from serving.store.base import store_path
+from serving.store.database import Database
+from serving.store.generations import GenerationLog
 
 _POLL = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -96,6 +100,51 @@ class _Worker:
         return kind(str(self.said.get("error", f"worker {self.name} ended with code {code}")))
 
 
+class _Background:
+    """The process that seals live items and activates bundles; started again when it dies."""
+
+    def __init__(self, config: ServerConfig, environment: dict[str, str]) -> None:
+        self._config, self._environment = config, environment
+        self._pause, self._due = _FIRST_PAUSE, 0.0
+        self._process = self._started()
+
+    def keep_running(self, now: float) -> None:
+        """Start it again where it has died, after a pause that doubles while it keeps dying."""
+        if self._process.poll() is None:
+            return
+        if not self._due:
+            logger().error("background died, restarting", exit_code=self._process.returncode)
+            self._due, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        elif self._due <= now:
+            self._process, self._due = self._started(), 0.0
+
+    def stop(self) -> None:
+        """End it. What it was writing never appears."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def _started(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.live.background"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=self._environment,
+            text=True,
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; `keep_running` will tell
+            process.stdin.write(self._config.to_json() + "\n")
+            process.stdin.flush()
+        return process
+
+
 class Supervisor:
     """Runs `config.workers` workers until told to stop."""
 
@@ -103,6 +152,7 @@ class Supervisor:
         self._config = config
         self._stopping = threading.Event()
         self._workers: list[_Worker] = []
+        self._background: _Background | None = None
         self._registry = CollectorRegistry()
         self._counted = SupervisorMetrics(self._registry)
         configure_logs(config.log_level, worker="supervisor")
@@ -126,13 +176,12 @@ class Supervisor:
         """
         with self._reserved_port() as port, self._metrics() as (metrics_port, environment):
             config = replace(self._config, port=port)
+            _adopt(config)
             try:
                 self._start(config, environment)
                 if not self._stopping.is_set():
                     on_ready(Listening(config.host, port, metrics_port))
-                # The folder may hold another bundle by the time a worker is started again.
-                version = str(self._workers[0].said.get("bundle_version", ""))
-                self._watch(replace(config, bundle_version=version), environment)
+                self._watch(config, environment)
             finally:
                 self._end()
 
@@ -148,17 +197,15 @@ class Supervisor:
                 break
         if self._stopping.is_set():
             return
-        if len({worker.said.get("bundle_version") for worker in self._workers}) > 1:
-            raise BundleRejected(
-                f"{config.bundle} was replaced while the workers started; start the server again."
-            )
 
     def _watch(self, config: ServerConfig, environment: dict[str, str]) -> None:
         """Restart the workers that die, after a pause that doubles while they keep dying."""
         pauses = dict.fromkeys(range(len(self._workers)), _FIRST_PAUSE)
         due: dict[int, float] = {}
+        self._background = _Background(config, environment)
         while not self._stopping.wait(_POLL):
             now = time.monotonic()
+            self._background.keep_running(now)
             for i, worker in enumerate(self._workers):
                 if worker.process.poll() is None:
                     if now - worker.started > 60:
@@ -200,6 +247,8 @@ class Supervisor:
         """Drain every worker; kill those that outlast their grace."""
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
+        if self._background is not None:
+            self._background.stop()
         config = self._config
         leaving = config.drain_pause + longest_wait(config.max_connection_age)
         patience = time.monotonic() + leaving + config.drain_grace + 5
@@ -280,6 +329,17 @@ class Supervisor:
                 http.shutdown()
                 http.server_close()
                 thread.join()
+
+
+def _adopt(config: ServerConfig) -> None:
+    """Make the bundle that the server was started with the active one of its state."""
+    path = config.bundle.absolute()
+    version = stated_version(path, kind="bundle")
+    database = Database(store_path(config.state))
+    try:
+        GenerationLog(database).adopt(path, version)
+    finally:
+        database.close()
 
 
 def _name(number: int) -> str:

@@ -50,6 +50,7 @@ class Follower:
         self._changes = self._database.changes()
         self.catalogue = self._opened()
         self._catch_up()
+        self.catalogue.expire(time.time_ns() // 1000)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:

@@ -64,6 +64,7 @@ CREATE TABLE generations (
     version TEXT NOT NULL,
     state TEXT NOT NULL,
     message TEXT NOT NULL,
+    skips_gate INTEGER NOT NULL,
     created_us INTEGER NOT NULL,
     changed_us INTEGER NOT NULL
 );

@@ -1,0 +1,93 @@
+"""The process beside the workers that seals live items and activates bundles.
+
+    python -m serving.live.background < config.json
+
+is how the supervisor starts it: the first line of stdin is a ServerConfig as JSON, the end of stdin
+means that the supervisor is gone. It runs at low priority, and no request ever waits for it.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from model.errors import PenchantError
+from serving.config import ServerConfig
+from serving.errors import StoreUnavailable
+from serving.live.activation import Activator, open_generation
+from serving.live.compactor import Compactor
+from serving.logs import configure_logs, logger
+from serving.store.base import store_path
+from serving.store.database import Database
+from serving.store.generations import GenerationLog
+
+_POLL_SECONDS = 0.1
+_NICENESS = 10
+
+
+def only_one(state: Path) -> int | None:
+    """A file descriptor that holds the right to compact this state; None where another has it."""
+    state.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(state / "background.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def run(config: ServerConfig, stopping: threading.Event) -> None:
+    """Seal and activate until told to stop.
+
+    Raises BundleRejected, ConfigError and StoreUnavailable.
+    """
+    config = replace(config, index="bundle")  # the GPU is the workers'
+    database = Database(store_path(config.state))
+    try:
+        active = GenerationLog(database).active()
+        path, version = (config.bundle, "") if active is None else (active.path, active.version)
+        compactor = Compactor(config, database, generation=open_generation(config, path, version))
+        activator = Activator(config, database)
+        while not stopping.wait(_POLL_SECONDS):
+            try:
+                compactor = activator.step(compactor)
+                compactor.step()
+            except (StoreUnavailable, OSError) as error:
+                logger().error("could not seal, trying again", reason=str(error))
+                stopping.wait(10.0)
+    finally:
+        database.close()
+
+
+def main() -> int:
+    """Run until SIGTERM or the end of stdin; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which sends TERM
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    config = ServerConfig.from_json(sys.stdin.readline())
+    configure_logs(config.log_level, worker="background")
+    os.nice(_NICENESS)
+    threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+    while only_one(config.state) is None:
+        if stopping.wait(1.0):
+            return 0
+    try:
+        run(config, stopping)
+    except (PenchantError, OSError) as error:
+        logger().error("cannot seal or activate", reason=str(error))
+        return 1
+    return 0
+
+
+def _watch_stdin(stopping: threading.Event) -> None:
+    while sys.stdin.read(4096):
+        pass
+    stopping.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
