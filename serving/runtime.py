@@ -34,6 +34,7 @@ from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
 from serving.store.base import UserStore, store_path
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from serving.validate import (
     check_embed,
@@ -72,7 +73,8 @@ class Runtime:
             device=config.device,
             onnx_threads=config.onnx_threads,
         )
-        self.store: UserStore = SqliteStore(store_path(config.state))
+        self.database = Database(store_path(config.state))
+        self.store: UserStore = SqliteStore(self.database, most_events=config.max_stored_events)
         costs = new_costs()
         self._pipeline = Pipeline(self.generation, self.store, costs)
         self._ranker = Ranker(self.generation, costs, diversity=config.diversity)
@@ -110,7 +112,7 @@ class Runtime:
         )
         answer = self._submit(embed)
         answer.candidates, places, errors = given_candidates(
-            request, answer.vectors, self.generation
+            request, answer.vectors, answer.readers, self.generation
         )
         slates = self._ranked(answer, request)
         # Ranks count within the caller's list, with what was left aside in it.
@@ -167,7 +169,7 @@ class Runtime:
 
     def close(self) -> None:
         """Let go of the store."""
-        self.store.close()
+        self.database.close()
 
     def _submit(self, request: RetrieveRequest | EmbedRequest) -> Answer:
         """The answer to all queries of a request, by as many batches as it takes."""

@@ -15,6 +15,7 @@ from serving.domain import EmbedRequest, History, RetrieveRequest, SimilarReques
 from serving.generation import Generation
 from serving.pipeline import Answer, Pipeline
 from serving.profiles import feature_column
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from tests.serving.tiny import World, item_id
 
@@ -29,9 +30,9 @@ def generation(world: World) -> Generation:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(Database(tmp_path / "store.db"))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from serving.rank import value as value_module
 from serving.rank.costs import Cost, Costs, new_costs
 from serving.rank.ranker import Ranker, Wish
 from serving.store.base import store_path
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from tests.serving.tiny import item_id
 
@@ -41,12 +42,12 @@ def generation(value_bundle: Path) -> Generation:
 
 @pytest.fixture(scope="module")
 def answer(generation: Generation, state: Path) -> Iterator[Answer]:
-    store = SqliteStore(store_path(state))
+    store = SqliteStore(Database(store_path(state)))
     request = RetrieveRequest(queries=[UserQuery("user-011"), UserQuery("user-012")], k=50)
     (found,) = Pipeline(generation, store).answer([request])
     assert isinstance(found, Answer)
     yield found
-    store.close()
+    store.database.close()
 
 
 def known(**seconds: float) -> Costs:
@@ -156,7 +157,7 @@ def test_the_index_is_read_less_where_time_is_short(
             return generation.index.search(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generation, "quick_index", Quick())
-    store = SqliteStore(store_path(state))
+    store = SqliteStore(Database(store_path(state)))
     soon = Budget(time.monotonic() + 5)
     requests = [
         RetrieveRequest(queries=[UserQuery("user-011")], k=5, budget=soon),
@@ -172,7 +173,7 @@ def test_the_index_is_read_less_where_time_is_short(
     )
     (refused,) = Pipeline(generation, store).answer([gone])
     assert isinstance(refused, Cancelled)
-    store.close()
+    store.database.close()
 
 
 def test_only_lists_can_be_read_less(generation: Generation) -> None:
@@ -303,7 +304,7 @@ def test_work_ends_when_the_caller_goes(
 def test_neighbours_are_not_counted_as_one_users_search(
     generation: Generation, state: Path
 ) -> None:
-    store, costs = SqliteStore(store_path(state)), new_costs()
+    store, costs = SqliteStore(Database(store_path(state))), new_costs()
     requests: list[Request] = [
         SimilarRequest(item_ids=[item_id(row) for row in range(250)], k=200),
         RetrieveRequest(queries=[UserQuery("user-011")], k=5),  # of 2 interests
@@ -311,7 +312,7 @@ def test_neighbours_are_not_counted_as_one_users_search(
     began = time.perf_counter()
     Pipeline(generation, store, costs).answer(requests)
     assert 0 < costs.find.of(252) <= 1.51 * (time.perf_counter() - began)
-    store.close()
+    store.database.close()
 
 
 def test_a_large_batch_is_ranked_in_parts_to_the_same_slates(
