@@ -145,6 +145,11 @@ class Schema(_Strict):
         )
 
     @property
+    def negative_events(self) -> frozenset[str]:
+        """The events that say that the item was not wanted."""
+        return frozenset(n for n, event in self.events.items() if event.role == "negative")
+
+    @property
     def has_order(self) -> bool:
         """Whether the events of a user have an order at all."""
         return self.time != "none"

@@ -13,6 +13,7 @@ import typer
 from model.schema import KINDS
 from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest
+from serving.store.base import MAX_STORED_EVENTS, store_path
 
 if TYPE_CHECKING:
     from serving.client import Client
@@ -45,6 +46,9 @@ def commands() -> None:
 def load_users(
     snapshot: Annotated[Path, typer.Argument(help="The snapshot folder of `penchant export`.")],
     state: State,
+    max_stored_events: Annotated[
+        int, typer.Option(help="As for penchant serve: the oldest events of a user are summed up.")
+    ] = MAX_STORED_EVENTS,
 ) -> None:
     """Load a snapshot's users and their histories into the store of a state folder.
 
@@ -62,11 +66,11 @@ def load_users(
         TimeRemainingColumn,
     )
 
-    from serving.store.base import store_path
+    from serving.store.database import Database
     from serving.store.load import load_snapshot
     from serving.store.sqlite import SqliteStore
 
-    store = SqliteStore(store_path(state))
+    database = Database(store_path(state))
     bar = Progress(
         TextColumn("loading users"),
         BarColumn(),
@@ -78,10 +82,10 @@ def load_users(
         task = bar.add_task("", total=None)
         loaded = load_snapshot(
             snapshot,
-            store,
+            SqliteStore(database, most_events=max_stored_events),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    store.close()
+    database.close()
     print(
         f"{loaded.num_users:,} users, {loaded.num_events:,} events, {loaded.num_added:,} of them "
         f"new, in {store_path(state)}"

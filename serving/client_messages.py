@@ -15,6 +15,7 @@ from serving.domain import (
     FeatureValue,
     Filter,
     FloatArray,
+    History,
     Not,
     Range,
     SlateRules,
@@ -76,22 +77,25 @@ def _query(user: str | UserQuery) -> Message:
         return message(retrieval_service_pb2.UserQuery, user_id=user)
     if not isinstance(user, UserQuery):
         raise BadRequest(f"{user!r:.80} is no user; give a user id or a UserQuery", field="queries")
-    history, vectors = user.history, user.vectors
+    vectors = user.vectors
     return message(
         retrieval_service_pb2.UserQuery,
         user_id=user.user_id,
         profile=[feature_message(name, value) for name, value in user.profile.items()],
         exclude_item_ids=user.exclude_item_ids,
         # An empty history is one, too.
-        history=None
-        if history is None
-        else message(
-            types_pb2.History,
-            item_ids=history.item_ids,
-            events=history.events,
-            timestamps_us=np.asarray(history.timestamps_us, np.int64).tolist(),
-        ),
+        history=None if user.history is None else _history(user.history),
+        moment=None if user.moment is None else _history(user.moment),
         vectors=None if vectors is None else vectors_message(vectors),
+    )
+
+
+def _history(history: History) -> Message:
+    return message(
+        types_pb2.History,
+        item_ids=history.item_ids,
+        events=history.events,
+        timestamps_us=np.asarray(history.timestamps_us, np.int64).tolist(),
     )
 
 

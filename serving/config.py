@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from model.errors import ConfigError
 from serving.index.base import DeviceName, IndexName
+from serving.store.base import MAX_STORED_EVENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Limits:
     """Bytes (UTF-8) of one id, name or filter value."""
     max_text_bytes: int = 4096
     """Bytes (UTF-8) of one text in a profile."""
+    max_events: int = 1000
+    """Events of one RecordEvents, or of one message of StreamEvents."""
     max_items: int = 1000
     """Items that one EmbedItems brings by their features."""
     max_ranked: int = 2000
@@ -115,6 +118,10 @@ class ServerConfig:
     """Where spans go: a collector of OTLP over gRPC, such as http://host:4317; empty: none."""
     trace_ratio: float = 0.01
     """Of calls that bring no `traceparent`, the share that is traced."""
+    max_stored_events: int = MAX_STORED_EVENTS
+    """Events that the history of one user keeps; the oldest beyond are summed up."""
+    event_horizon_days: float = 7.0
+    """How late an event may come; and how long its event_id is remembered."""
     limits: Limits = field(default_factory=Limits)
     """What one request may ask for."""
 
@@ -153,6 +160,18 @@ class ServerConfig:
         ):
             value = getattr(self, name)
             _require(least <= value <= 86_400, name, value, f"{least:g} to 86400 seconds")
+        _require(
+            256 <= self.max_stored_events <= 1_000_000,
+            "max_stored_events",
+            self.max_stored_events,
+            "256 to 1000000",
+        )
+        _require(
+            0 < self.event_horizon_days <= 366,
+            "event_horizon_days",
+            self.event_horizon_days,
+            "above 0, at most 366",
+        )
         _require(self.slow_ms >= 0, "slow_ms", self.slow_ms, "0 or more milliseconds")
         _require(0 <= self.trace_ratio <= 1, "trace_ratio", self.trace_ratio, "0 to 1")
         _require(

@@ -79,6 +79,23 @@ class History:
     timestamps_us: Sequence[int] | IntArray = ()
 
 
+@dataclass(slots=True)
+class Event:
+    """One act of one user on one item; see ingest_service.proto for each field."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    event: str
+    timestamp_us: int = 0
+    sequence: int = 0
+    value: float | None = None
+    exposure_id: str = ""
+    source_item_id: str = ""
+    position: int | None = None
+    propensity: float | None = None
+
+
 FeatureValue = str | float | Sequence[str] | FloatArray
 """category or text: str; number: float; categories: a list of str; vector: [dim] float32."""
 
@@ -87,7 +104,8 @@ FeatureValue = str | float | Sequence[str] | FloatArray
 class UserQuery:
     """Who is asking: exactly one of `user_id`, `history` and `vectors` is set.
 
-    vectors: [M, D] float32. profile: with `history` only.
+    vectors: [M, D] float32. profile: with `history` only. moment: with `user_id` only, what the
+    user did just now, which the store may not have yet.
     """
 
     user_id: str = ""
@@ -95,6 +113,7 @@ class UserQuery:
     profile: Mapping[str, FeatureValue] = field(default_factory=dict)
     vectors: FloatArray | None = None
     exclude_item_ids: Sequence[str] = ()
+    moment: History | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from model.bundle import Bundle
 from model.errors import BundleRejected
+from model.items import Hashes
 from serving.domain import AnyOf
 from serving.encoder import ItemTower, UserTower
 from serving.index.base import DeviceName, IndexName
@@ -154,6 +155,10 @@ class Generation:
                 if row >= 0:
                     known[item_id] = row
             return rows
+
+    def rows_of_hashes(self, hashes: Hashes) -> Int64:
+        """Rows of the items with these hashes of ids, in no order; ItemTable.rows_of_hashes."""
+        return self.items.rows_of_hashes(hashes)
 
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows (each >= 0), in order; those met lately at hand, as in `rows_of`."""

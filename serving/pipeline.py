@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.items import distinct
 from model.merge import merge_interests
 from serving.candidates import flat, join, with_extra
 from serving.domain import (
@@ -90,7 +91,7 @@ class Pipeline:
             return Answer(self._catalogue, [], [], np.empty(0, np.int64), None)
         try:
             readers = [
-                self._readers.read(query, i, request)
+                self._readers.read(query, i, request, clock=clock)
                 for i, query in enumerate(request.queries, request.first)
             ]
         except StoreUnavailable as error:
@@ -272,11 +273,13 @@ class Pipeline:
 
     def _excluded(self, item_ids: Sequence[str], request: RetrieveRequest, reader: Reader) -> Int64:
         """Sorted distinct rows that the query must not return."""
-        if not item_ids and not request.exclude_seen:
+        if not item_ids and not request.exclude_seen and not len(reader.rejected):
             return NOTHING
-        rows = self._catalogue.rows_of(item_ids)
-        # Every event of the history counts as seen, also those that the tower does not read.
-        return _distinct(np.concatenate([rows, reader.seen]) if request.exclude_seen else rows)
+        parts = [self._catalogue.rows_of(item_ids), reader.rejected]
+        if request.exclude_seen:
+            # Every event of the history counts as seen, also those that the tower does not read.
+            parts.append(reader.seen)
+        return _distinct(np.concatenate(parts))
 
 
 def together(answers: Sequence[Answer]) -> Answer:
@@ -301,5 +304,5 @@ def _num_vectors(request: Request, answer: Answer) -> int:
 
 def _distinct(rows: Int64) -> Int64:
     """Sorted distinct rows, without -1."""
-    rows = np.unique(rows)
+    rows = distinct(rows)
     return rows[1:] if len(rows) and rows[0] < 0 else rows

@@ -198,17 +198,12 @@ def _queries(protos: Sequence[retrieval_service_pb2.UserQuery], limits: Limits) 
 
 
 def _query(proto: retrieval_service_pb2.UserQuery, position: int, limits: Limits) -> UserQuery:
-    history = vectors = None
+    history = moment = vectors = None
     where = f"queries[{position}]"
     if proto.HasField("history"):
-        given, most = proto.history, limits.max_history
-        history = History(
-            _bounded(given.item_ids, f"{where}.history.item_ids", most),
-            _bounded(given.events, f"{where}.history.events", most),
-            np.array(
-                _bounded(given.timestamps_us, f"{where}.history.timestamps_us", most), np.int64
-            ),
-        )
+        history = _history(proto.history, f"{where}.history", limits.max_history)
+    if proto.HasField("moment"):
+        moment = _history(proto.moment, f"{where}.moment", limits.max_history)
     if proto.HasField("vectors"):
         vectors = _vectors(proto.vectors, f"{where}.vectors")
     return UserQuery(
@@ -217,6 +212,15 @@ def _query(proto: retrieval_service_pb2.UserQuery, position: int, limits: Limits
         _features(proto.profile, f"{where}.profile", limits) if proto.profile else {},
         vectors,
         _bounded(proto.exclude_item_ids, f"{where}.exclude_item_ids", limits.max_excluded),
+        moment,
+    )
+
+
+def _history(proto: types_pb2.History, where: str, most: int) -> History:
+    return History(
+        _bounded(proto.item_ids, f"{where}.item_ids", most),
+        _bounded(proto.events, f"{where}.events", most),
+        np.array(_bounded(proto.timestamps_us, f"{where}.timestamps_us", most), np.int64),
     )
 
 

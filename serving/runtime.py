@@ -71,8 +71,8 @@ class Runtime:
         """
         self.limits = config.limits
         require_available(config.index, config.device)  # before gigabytes are read
-        self.store: UserStore = SqliteStore(store_path(config.state))
         self.database = Database(store_path(config.state))
+        self.store: UserStore = SqliteStore(self.database, most_events=config.max_stored_events)
         self.items = ItemLog(self.database)
         self.generations = GenerationLog(self.database)
         self._current = Current(config, self.database, worker=worker)
@@ -129,7 +129,9 @@ class Runtime:
             budget=request.budget,
         )
         answer = self._submit(catalogue, embed)
-        answer.candidates, places, errors = given_candidates(request, answer.vectors, catalogue)
+        answer.candidates, places, errors = given_candidates(
+            request, answer.vectors, answer.readers, catalogue
+        )
         slates = self._ranked(answer, request)
         # Ranks count within the caller's list, with what was left aside in it.
         starts = np.repeat(
@@ -216,7 +218,6 @@ class Runtime:
         """Stop following, and let go of the store."""
         self._current.close()
         self.database.close()
-        self.store.close()
 
     def _submit(self, catalogue: Catalogue, request: RetrieveRequest | EmbedRequest) -> Answer:
         """The answer to all queries of a request, by as many batches as it takes."""

@@ -170,10 +170,15 @@ def check_queries(queries: Sequence[UserQuery], limits: Limits, generation: Gene
             _check_history(query.history, f"{where}.history", limits, generation)
         elif query.vectors is not None:
             check_vectors(query.vectors, f"{where}.vectors", limits.max_vectors, generation)
+        if query.moment is not None:
+            where = f"queries[{i}].moment"
+            if not query.user_id:
+                raise BadRequest("a moment goes with a user_id", field=where)
+            _check_history(query.moment, where, limits, generation)
         if query.profile:
-            _check_profile(query, f"{where}.profile", limits, generation)
+            _check_profile(query, f"queries[{i}].profile", limits, generation)
         if query.exclude_item_ids:
-            where = f"{where}.exclude_item_ids"
+            where = f"queries[{i}].exclude_item_ids"
             between(where, len(query.exclude_item_ids), 0, limits.max_excluded, unit="items")
             check_ids(query.exclude_item_ids, where, limits)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.items import Hashes
 from serving.domain import Filter
 from serving.generation import Generation
 from serving.live.delta import Delta
@@ -97,6 +98,14 @@ class Catalogue:
                 found = part.rows_of(ids)
                 rows = np.where(found >= 0, found + start, rows)
         return rows
+
+    def rows_of_hashes(self, hashes: Hashes) -> Int64:
+        """All rows, in no order and old ones too, of the items with these hashes of ids."""
+        rows = self.generation.rows_of_hashes(hashes)
+        if not self._has_live:
+            return rows
+        live = [part.rows_of_hashes(hashes) + start for start, part in self._parts]
+        return np.concatenate([rows, *live])
 
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows (each >= 0), in order."""

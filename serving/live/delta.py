@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model.ann import exact_search
-from model.items import ItemTable
+from model.items import Hashes, ItemTable
 from model.schema import Schema
 from serving.domain import Filter
 from serving.index.filters import FilterIndex
@@ -74,6 +74,11 @@ class Delta:
         ids = self._ids
         return [ids[row] for row in rows.tolist()]
 
+    def rows_of_hashes(self, hashes: Hashes) -> Int64:
+        """All rows, in no order, of the items with these hashes of ids."""
+        rows = [chunk.start + chunk.items.rows_of_hashes(hashes) for chunk in self._chunks]
+        return np.concatenate([np.empty(0, np.int64), *rows])
+
     def newest_rows(self) -> Int64:
         """The newest row of every item, rising."""
         return np.sort(np.fromiter(self._rows.values(), np.int64, len(self._rows)))
@@ -122,9 +127,9 @@ class _Chunk:
 
     def __init__(self, start: int, table: pa.Table, schema: Schema) -> None:
         self.start, self.num_rows = start, table.num_rows
-        self._items = ItemTable(table)
-        self.table = self._items.table
-        self._filters = FilterIndex(self._items, schema)
+        self.items = ItemTable(table)
+        self.table = self.items.table
+        self._filters = FilterIndex(self.items, schema)
 
     def mask(self, filters: tuple[Filter, ...]) -> Bool:
         """[num_rows of the chunk] where all of these filters hold."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.items import Hashes
 from serving.domain import Filter
 
 Bool = npt.NDArray[np.bool_]
@@ -52,6 +53,9 @@ class Part(Protocol):
 
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """The newest row of each id; -1 where the part has none."""
+
+    def rows_of_hashes(self, hashes: Hashes) -> Int64:
+        """All rows, in no order, of the items with these hashes of ids."""
 
     def table(self) -> pa.Table:
         """All rows, as items.arrow."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 from model import ann
 from model.ann import exact_search
 from model.errors import BundleRejected
-from model.items import IdIndex, ItemTable, read_items, write_items
+from model.items import Hashes, IdIndex, ItemTable, read_items, write_items
 from model.ivf import Setting, refilled
 from model.manifest import open_verified, write_folder
 from model.schema import Schema
@@ -124,6 +124,10 @@ class Segment:
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """The row of each id; -1 where there is none."""
         return self._items.rows_of(ids)
+
+    def rows_of_hashes(self, hashes: Hashes) -> Int64:
+        """Rows, in no order, of the items with these hashes of ids."""
+        return self._items.rows_of_hashes(hashes)
 
     def column(self, name: str, rows: Int64) -> pa.Array:
         """One raw column at these rows."""

@@ -7,20 +7,23 @@ import numpy.typing as npt
 
 from serving.domain import Candidates, PartError, RerankRequest
 from serving.live.catalogue import Catalogue
-from serving.readers import MAX_ERRORS
+from serving.readers import MAX_ERRORS, Reader
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
 def given_candidates(
-    request: RerankRequest, vectors: Sequence[Float32], catalogue: Catalogue
+    request: RerankRequest,
+    vectors: Sequence[Float32],
+    readers: Sequence[Reader],
+    catalogue: Catalogue,
 ) -> tuple[Candidates, Int64, list[PartError]]:
     """The candidates of a (checked) request that can be shown; each one's place in its query's
-    list; and what was left aside.
+    list; and what was left aside: what the bundle lacks, and what the user has rejected.
 
-    vectors: [Q], each query's interests [M, D]; a candidate's score is its best inner product with
-    them. An item that is named twice counts where it is named first.
+    vectors, readers: [Q], each query's interests [M, D] and user; a candidate's score is its best
+    inner product with the interests. An item that is named twice counts where it is named first.
     """
     owner = np.repeat(np.arange(len(request.counts)), request.counts)
     starts = np.cumsum(request.counts, dtype=np.int64) - request.counts
@@ -28,7 +31,11 @@ def given_candidates(
     known = (rows >= 0) & catalogue.is_shown(np.maximum(rows, 0))
     first = np.zeros(len(rows), bool)
     first[np.unique(owner * catalogue.num_rows + rows, return_index=True)[1]] = True
-    keep = np.flatnonzero(known & first)
+    rejected = np.zeros(len(rows), bool)
+    for query, reader in enumerate(readers):
+        if len(reader.rejected):
+            rejected |= known & (owner == query) & np.isin(rows, reader.rejected)
+    keep = np.flatnonzero(known & first & ~rejected)
     scores, interests = np.empty(len(keep), np.float32), np.empty(len(keep), np.int32)
     for query, wanted in enumerate(vectors):
         mine = np.flatnonzero(owner[keep] == query)
@@ -36,26 +43,23 @@ def given_candidates(
         scores[mine], interests[mine] = found.max(axis=1), found.argmax(axis=1)
     counts = np.bincount(owner[keep], minlength=len(request.counts))
     candidates = Candidates(rows[keep], scores, interests, counts)
-    return candidates, keep - starts[owner[keep]], _left_aside(request, rows, known, owner)
-
-
-def _left_aside(
-    request: RerankRequest, rows: Int64, known: npt.NDArray[np.bool_], owner: Int64
-) -> list[PartError]:
-    unknown = np.flatnonzero(~known)
+    left_aside = np.flatnonzero(~known | rejected)
     errors = [
-        PartError(
-            int(owner[i]),
-            "UNKNOWN_ITEM" if rows[i] < 0 else "RETIRED_ITEM",
-            f"item_ids[{i}]",
-            f"no item {request.item_ids[i]!r:.80} in the bundle; left aside"
-            if rows[i] < 0
-            else f"item {request.item_ids[i]!r:.80} is retired; left aside",
-        )
-        for i in unknown[:MAX_ERRORS].tolist()
+        PartError(int(owner[i]), *_reason(request.item_ids[i], int(rows[i]), bool(rejected[i]), i))
+        for i in left_aside[:MAX_ERRORS].tolist()
     ]
-    num_more = len(unknown) - len(errors)
+    num_more = len(left_aside) - len(errors)
     if num_more:
         message = f"{num_more} more candidates were left aside"
         errors.append(PartError(errors[-1].index, "MORE_ERRORS", "item_ids", message))
-    return errors
+    return candidates, keep - starts[owner[keep]], errors
+
+
+def _reason(item_id: str, row: int, is_rejected: bool, place: int) -> tuple[str, str, str]:
+    """Code, field and message of a candidate that is left aside."""
+    where = f"item_ids[{place}]"
+    if is_rejected:
+        return "REJECTED_ITEM", where, f"the user does not want item {item_id!r:.80}; left aside"
+    if row < 0:
+        return "UNKNOWN_ITEM", where, f"no item {item_id!r:.80} in the bundle; left aside"
+    return "RETIRED_ITEM", where, f"item {item_id!r:.80} is retired; left aside"

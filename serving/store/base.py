@@ -1,27 +1,40 @@
 """What a store of user histories can do. Knows ids and raw features, never rows or vectors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from serving.domain import Event
+
+MAX_STORED_EVENTS = 10_000
+"""Of one user, unless told otherwise."""
+
 
 @dataclass(slots=True)
 class StoredHistory:
-    """A user as the store has them; events oldest first.
+    """A user as the store has them; events oldest first. Hashes are those of item ids, by
+    model.items.hash_ids.
 
     item_ids: [n]. events: [n] uint16, indexes into the store's `event_names`.
     timestamps_us: [n] int64, microseconds since 1970 UTC; NO_TIME where the time is not known.
     profile: the user's raw features as a JSON object, or empty.
+    rejected: [r] uint64, the items with a negative event, whenever that was.
+    others: [o] uint64, where asked for, the items of all events that are not given here, those that
+    the history has let go of included; one may be here twice, and one that is given, too.
     """
 
     item_ids: list[str]
     events: npt.NDArray[np.uint16]
     timestamps_us: npt.NDArray[np.int64]
     profile: str
+    rejected: npt.NDArray[np.uint64]
+    others: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,21 @@ class NewHistory:
     event_ids: Sequence[str]
 
 
+class Outcome(Enum):
+    """What became of one event."""
+
+    TAKEN = auto()
+    """It is written."""
+    DUPLICATE = auto()
+    """The user has an event of this id already."""
+    LET_GO = auto()
+    """It is as old as events that the user's bounded history has let go of."""
+    DELETED = auto()
+    """It is from before the user was deleted."""
+    DAMAGED = auto()
+    """What is stored of the user cannot be read."""
+
+
 class UserStore(Protocol):
     """User histories and profiles. Methods may be called from any thread.
 
@@ -51,30 +79,52 @@ class UserStore(Protocol):
     def event_names(self) -> Sequence[str]:
         """What the codes in StoredHistory.events mean; only ever grows at its end."""
 
-    def read(self, user_id: str, *, limit: int | None) -> StoredHistory | None:
-        """The user's latest `limit` events (all where None); None for an unknown user."""
+    def read(
+        self, user_id: str, *, limit: int | None, others: bool = False
+    ) -> StoredHistory | None:
+        """The user's latest `limit` events (all that are stored where None); None for an unknown
+        user. others: whether StoredHistory.others is wanted."""
 
-    def merge_histories(self, histories: Iterable[NewHistory]) -> int:
+    def record(
+        self, events: Sequence[Event], *, since_us: int, negative: Collection[str]
+    ) -> "Future[list[Outcome]]":
+        """Add events that happened just now; what became of each is there once all are on disk.
+
+        Of one user's events with one event_id the first is taken. Those that are taken are logged,
+        too. since_us: the earliest time of them all; ids are compared with those of events from
+        then on. negative: the names of events after which an item is not shown any more.
+        """
+
+    def merge_histories(
+        self, histories: Iterable[NewHistory], *, negative: Collection[str] = ()
+    ) -> int:
         """Add the events whose event_id the user does not have yet; returns how many.
 
         A user's events stay in the order of (timestamp, sequence). All of one call is on disk
-        when it returns, or none.
+        when it returns, or none. What is from before the user was deleted is left out.
         """
 
-    def put_profiles(self, profiles: Iterable[tuple[str, str]]) -> None:
-        """Set users' raw features, (user_id, JSON object) each. On disk when it returns."""
+    def put_profiles(
+        self, profiles: Iterable[tuple[str, str]], *, as_of_us: int | None = None
+    ) -> None:
+        """Set users' raw features, (user_id, JSON object) each. On disk when it returns.
+
+        as_of_us: of what time they are, UTC µs; users who were deleted later are left out.
+        None: now.
+        """
+
+    def delete_user(self, user_id: str, *, now_us: int) -> bool:
+        """Forget all about a user, and remember when; returns whether anything was known."""
 
     def num_users(self) -> int:
         """How many users have a history or a profile."""
 
     def list_users(self, *, after: int, limit: int) -> list[tuple[int, str, int]]:
-        """(number, user_id, events) of at most `limit` users whose number is above `after`.
+        """(number, user_id, events) of at most `limit` users whose number is above `after`; events
+        that the history has let go of count, too.
 
         Numbers are given once and never change, so the last one of a page begins the next.
         """
-
-    def close(self) -> None:
-        """Let go of the files; the store cannot be used afterwards."""
 
 
 def store_path(state: Path) -> Path:

@@ -76,13 +76,16 @@ class Database:
         It may share the transaction with others, whose failure does not touch it. What it raises is
         raised here, and then nothing of it was written. It must not begin or end a transaction.
         """
+        return self.submit(work).result()
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+        """As `write`, without waiting: what comes of it is the future's."""
         write = _Write(work)
         with self._lock:
             if self._closed:
                 raise StoreUnavailable(f"cannot write {self.path.name}: it is closed")
             self._queue.put(write)
-        done: T = write.done.result()
-        return done
+        return write.done
 
     def close(self) -> None:
         """Finish what was begun and let go of the file."""
@@ -169,6 +172,8 @@ class Database:
         self._writer.execute("SAVEPOINT work")
         try:
             result = write.work(self._writer)
+        except sqlite3.Error:
+            raise  # it may have ended the whole transaction
         except Exception:
             self._writer.execute("ROLLBACK TO work")
             self._writer.execute("RELEASE work")

@@ -9,34 +9,46 @@ APPLICATION_ID = 0x50454E43
 FORMAT = 2
 
 TABLES = """
+-- `rejected`: hashes of every item that the user has a negative event with.
 CREATE TABLE users (
-    user INTEGER PRIMARY KEY,
+    user INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id TEXT NOT NULL UNIQUE,
-    profile TEXT NOT NULL DEFAULT ''
+    profile TEXT NOT NULL DEFAULT '',
+    rejected BLOB NOT NULL DEFAULT x''
 );
+-- Who was deleted and when, by a hash of the id: what is older does not come back.
+CREATE TABLE deleted_users (
+    user_hash BLOB PRIMARY KEY,
+    deleted_us INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE event_names (code INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
--- A user's events in the order of (timestamp, sequence), up to CHUNK_EVENTS a row: see sqlite.py.
+-- A user's events in the order of (timestamp, sequence), CHUNK_EVENTS a row: see chunks.py.
 CREATE TABLE chunks (
     chunk INTEGER PRIMARY KEY,
-    item_ids TEXT NOT NULL,
     events BLOB NOT NULL,
     timestamps BLOB NOT NULL,
+    item_hashes BLOB NOT NULL,
+    item_ids TEXT NOT NULL,
     sequences BLOB NOT NULL,
-    event_ids TEXT NOT NULL,
-    item_hashes BLOB NOT NULL
+    event_ids TEXT NOT NULL
 );
--- What is still known of the events that a bounded history has let go: see sqlite.py.
+-- What is still known of the events that a bounded history has let go: see summaries.py.
 CREATE TABLE summaries (
     user INTEGER PRIMARY KEY,
     num_events INTEGER NOT NULL,
     first_us INTEGER NOT NULL,
     last_us INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL,
     counts TEXT NOT NULL,
-    seen BLOB NOT NULL,
-    rejected BLOB NOT NULL
+    seen BLOB NOT NULL
 );
 -- Events as they came, until they are exported and trimmed: see event_log.py.
-CREATE TABLE event_log (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL);
+CREATE TABLE event_log (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    user INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX event_log_by_user ON event_log (user);
 -- Items as they are now; `sequence` rises with every change, which makes it a feed: item_log.py.
 CREATE TABLE items (
     item_id TEXT PRIMARY KEY,

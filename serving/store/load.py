@@ -44,12 +44,15 @@ def load_snapshot(
     transactions wrote then stays, and loading again completes it.
     """
     manifest, users = open_snapshot(path)
-    total = users.num_rows
+    total, negative = users.num_rows, manifest.schema.negative_events
+    # Users who were deleted later than the data was gathered do not come back by it.
+    as_of_us = 0 if manifest.as_of is None else int(manifest.as_of.timestamp() * 1e6)
     for start in range(0, total if users.num_columns > 1 else 0, _PROFILES_A_BATCH):
-        store.put_profiles(_profiles(users.slice(start, _PROFILES_A_BATCH)))
+        some = users.slice(start, _PROFILES_A_BATCH)
+        store.put_profiles(_profiles(some), as_of_us=as_of_us)
     done = num_events = num_added = 0
     for batch in read_histories(path):
-        num_added += store.merge_histories(_histories(batch))
+        num_added += store.merge_histories(_histories(batch), negative=negative)
         done += batch.num_rows
         num_events += len(pc.list_flatten(batch.column("item_ids")))
         progress(done, max(total, done))

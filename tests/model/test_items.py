@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from model.items import ItemTable, hash_ids, read_items, write_items
+from model.items import ItemTable, distinct, hash_ids, read_items, write_items
 
 
 def table(ids: Sequence[str], *, retired: int = 0) -> pa.Table:
@@ -47,6 +47,25 @@ def test_ids_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
     items = ItemTable(table(ids))
     assert items.rows_of(ids).tolist() == list(range(6))
     assert items.rows_of(["z", "d", "c", "zz", "a"]).tolist() == [2, -1, 5, -1, 3]
+    # Whoever knows no more than the hash means all of them.
+    assert sorted(items.rows_of_hashes(two_hashes(["b", "k"])).tolist()) == [1, 3, 5]
+    assert sorted(items.rows_of_hashes(two_hashes(["x", "b"])).tolist()) == list(range(6))
+
+
+def test_rows_by_hashes() -> None:
+    ids = [f"item-{(i * 37) % 101}" for i in range(101)]
+    items = ItemTable(table(ids))
+    wanted = [5, 100, 0, 5]
+    hashes = hash_ids([ids[row] for row in wanted] + ["unknown", "zzz", ""])
+    assert sorted(items.rows_of_hashes(hashes).tolist()) == [0, 5, 100]
+    assert not len(items.rows_of_hashes(hash_ids([])))
+    assert not len(ItemTable(table([])).rows_of_hashes(hashes))
+
+
+def test_distinct_is_unique() -> None:
+    values = np.random.default_rng(3).integers(-5, 5, 50)
+    for some in (values, values[:1], values[:0]):
+        assert distinct(some).tolist() == sorted(set(some.tolist()))
 
 
 def test_an_empty_table_knows_nothing() -> None:

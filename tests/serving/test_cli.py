@@ -11,6 +11,7 @@ from serving.cli import parse_filter
 from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest
 from serving.store.base import NewHistory
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from tests.serving.processes import Served, penchant, serve
 from tests.serving.tiny import World, item_id
@@ -83,7 +84,7 @@ def test_query_says_what_is_wrong(server: Served, arguments: list[str], message:
 
 
 def test_a_state_of_another_catalogue_is_named(world: World, tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "state" / "store.db")
+    store = SqliteStore(Database(tmp_path / "state" / "store.db"))
     store.merge_histories(
         [
             NewHistory(
@@ -96,7 +97,7 @@ def test_a_state_of_another_catalogue_is_named(world: World, tmp_path: Path) -> 
             )
         ]
     )
-    store.close()
+    store.database.close()
     with serve(world.bundle, tmp_path / "state", tmp_path / "log", "--drain-pause", "0") as server:
         done = penchant("query", "guest", "--address", server.address)
     assert done.returncode == 0 and "(cold)" in done.stdout
@@ -120,14 +121,14 @@ def test_load_users_twice(world: World, tmp_path: Path) -> None:
     first, second = penchant(*arguments), penchant(*arguments)
     assert f"120 users, {num_events:,} events, {num_events:,} of them new" in first.stdout
     assert f"120 users, {num_events:,} events, 0 of them new" in second.stdout
-    store = SqliteStore(tmp_path / "state" / "store.db")
+    store = SqliteStore(Database(tmp_path / "state" / "store.db"))
     for user, rows in world.histories.items():
         stored = store.read(user, limit=None)
         assert stored is not None
         assert stored.item_ids == [item_id(row) for row in rows]
     stored = store.read("user-005", limit=None)
     assert stored is not None and json.loads(stored.profile) == {"city": "Suzhou"}
-    store.close()
+    store.database.close()
 
 
 def test_a_damaged_snapshot_is_refused_before_anything_is_written(

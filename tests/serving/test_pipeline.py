@@ -13,8 +13,10 @@ from model.schema import Feature
 from serving import profiles
 from serving.domain import EmbedRequest, History, RetrieveRequest, SimilarRequest, UserQuery
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.pipeline import Answer, Pipeline
 from serving.profiles import feature_column
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from tests.serving.tiny import World, item_id
 
@@ -29,9 +31,9 @@ def generation(world: World) -> Generation:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(Database(tmp_path / "store.db"))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_days_are_counted_from_midnight_to_midnight(
     generation.schema = generation.schema.model_copy(update={"time": time})
     history = History([item_id(1)], ["watch"], [20 * DAY + 20 * HOUR])
     request = EmbedRequest(queries=[UserQuery(history=history)], time_us=22 * DAY + HOUR)
-    (answer,) = Pipeline(generation, store).answer([request])
+    (answer,) = Pipeline(Catalogue(generation), store).answer([request])
     assert isinstance(answer, Answer)
     assert int(given["now"][0]) - int(given["times"][0][0]) == idle
 
@@ -72,7 +74,7 @@ def test_a_stored_profile_that_does_not_fit_is_left_aside(
 ) -> None:
     store.put_profiles([("old", misfit), ("new", '{"city": "Suzhou"}')])
     requests = [RetrieveRequest(queries=[UserQuery(user)], k=3) for user in ("old", "new")]
-    old, new = Pipeline(generation, store).answer(requests)
+    old, new = Pipeline(Catalogue(generation), store).answer(requests)
     assert isinstance(old, Answer) and isinstance(new, Answer)
     np.testing.assert_allclose(old.vectors[0], world.interests([]), atol=1e-6)
     np.testing.assert_allclose(new.vectors[0], world.interests([], city="Suzhou"), atol=1e-6)
@@ -119,7 +121,7 @@ def test_no_search_is_wider_than_there_are_items(
         return search(queries, k, **rest)
 
     monkeypatch.setattr(generation.index, "search", record)
-    pipeline = Pipeline(generation, store)
+    pipeline = Pipeline(Catalogue(generation), store)
     (answer,) = pipeline.answer([RetrieveRequest(queries=[UserQuery("u")], k=1000)])
     (similar,) = pipeline.answer([SimilarRequest(item_ids=[item_id(1)], k=1000)])
     assert widths == [world.num_active, world.num_active]

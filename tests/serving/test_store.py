@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from model.histories import NO_TIME
 from serving.errors import StoreUnavailable
 from serving.store.base import NewHistory
+from serving.store.database import Database
 from serving.store.sqlite import CHUNK_EVENTS, SqliteStore
 
 Event = tuple[str, str, int, int, str]
@@ -38,8 +39,10 @@ def read_back(store: SqliteStore, user_id: str, limit: int | None = None) -> lis
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    return SqliteStore(tmp_path / "state" / "store.db")
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(Database(tmp_path / "state" / "store.db"))
+    yield opened
+    opened.database.close()
 
 
 def test_unknown_user(store: SqliteStore) -> None:
@@ -103,16 +106,17 @@ def test_a_failed_call_leaves_nothing(store: SqliteStore) -> None:
 
 
 def test_another_process_sees_users_and_new_event_names(store: SqliteStore, tmp_path: Path) -> None:
-    reader = SqliteStore(tmp_path / "state" / "store.db")
+    reader = SqliteStore(Database(tmp_path / "state" / "store.db"))
     store.merge_histories([history("u", [("a", "watch", 1, 0, "e1")])])
     assert read_back(reader, "u") == [("a", "watch")]
     store.merge_histories([history("u", [("b", "gift", 2, 0, "e2")])])
     assert read_back(reader, "u") == [("a", "watch"), ("b", "gift")]
+    reader.database.close()
 
 
 def test_profiles_with_and_without_a_history(store: SqliteStore) -> None:
-    store.put_profiles([("u", '{"city": "Suzhou"}'), ("v", "{}")])
-    store.put_profiles([("u", '{"city": "Chengdu"}')])
+    store.put_profiles([("u", '{"city": "Suzhou"}'), ("v", "{}")], as_of_us=1)
+    store.put_profiles([("u", '{"city": "Chengdu"}')], as_of_us=1)
     store.merge_histories([history("u", [("a", "watch", 1, 0, "e1")])])
     for user_id, profile, num_events in (("u", '{"city": "Chengdu"}', 1), ("v", "{}", 0)):
         stored = store.read(user_id, limit=10)
@@ -131,13 +135,13 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.db"
     text.write_text("this is not a database, " * 100)
     with pytest.raises(StoreUnavailable, match=r"text\.db"):
-        SqliteStore(text)
+        Database(text)
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE theirs (x)")
     database.close()
     with pytest.raises(StoreUnavailable, match="not a store of format"):
-        SqliteStore(other)
+        Database(other)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_a_damaged_chunk_fails_its_user_alone(
 
 
 def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:
-    store.close()
+    store.database.close()
     with pytest.raises(StoreUnavailable):
         store.read("u", limit=1)
 
@@ -188,7 +192,7 @@ one_event = st.tuples(
 def test_any_merges_equal_a_plain_dictionary(
     tmp_path_factory: pytest.TempPathFactory, calls: list[list[Event]]
 ) -> None:
-    store = SqliteStore(tmp_path_factory.mktemp("store") / "store.db")
+    store = SqliteStore(Database(tmp_path_factory.mktemp("store") / "store.db"))
     plain: dict[str, Event] = {}
     for events in calls:
         before = len(plain)
@@ -204,4 +208,4 @@ def test_any_merges_equal_a_plain_dictionary(
     want = sorted(plain.values(), key=lambda event: event[2:4])
     assert stored.item_ids == [event[0] for event in want]
     assert stored.timestamps_us.tolist() == [event[2] for event in want]
-    store.close()
+    store.database.close()

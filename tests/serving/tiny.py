@@ -45,6 +45,7 @@ SCHEMA = Schema(
         "watch": Event(role="engagement"),
         "order": Event(role="conversion", weight=3.0),
         "impression": Event(role="exposure"),
+        "hide": Event(role="negative"),
     },
 )
 

@@ -25,6 +25,7 @@ from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from serving.domain import EmbedRequest, UserQuery
 from serving.generation import Generation
 from serving.pipeline import Answer, Pipeline
+from serving.store.database import Database
 from serving.store.load import load_snapshot
 from serving.store.sqlite import SqliteStore
 from tests.training.conftest import Exported, Trained
@@ -137,14 +138,14 @@ def test_users_have_the_interests_that_serving_gives_at_that_moment(
     assert found["user_id"].to_list() == [*histories["user_id"], *alone]
     assert 0 < len(alone) == done.written.num_rows - len(histories)
 
-    store = SqliteStore(tmp_path / "store.db")
+    store = SqliteStore(Database(tmp_path / "store.db"))
     load_snapshot(exported.snapshot, store)
     request = EmbedRequest(
         queries=[UserQuery(user_id=user) for user in found["user_id"]],
         time_us=round(at.timestamp() * 1e6),
     )
     (answer,) = Pipeline(Generation(bundle), store).answer([request])
-    store.close()
+    store.database.close()
     assert isinstance(answer, Answer)
     np.testing.assert_allclose(
         np.stack(found["interests"].to_list()),

@@ -20,6 +20,7 @@ from serving.domain import (
 )
 from serving.errors import Cancelled, DeadlineExceeded
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.index.ivf_index import IvfIndex
 from serving.pipeline import Answer, Pipeline, Request
 from serving.rank import costs as costs_module
@@ -28,6 +29,7 @@ from serving.rank import value as value_module
 from serving.rank.costs import Cost, Costs, new_costs
 from serving.rank.ranker import Ranker, Wish
 from serving.store.base import store_path
+from serving.store.database import Database
 from serving.store.sqlite import SqliteStore
 from tests.serving.tiny import item_id
 
@@ -41,12 +43,12 @@ def generation(value_bundle: Path) -> Generation:
 
 @pytest.fixture(scope="module")
 def answer(generation: Generation, state: Path) -> Iterator[Answer]:
-    store = SqliteStore(store_path(state))
+    store = SqliteStore(Database(store_path(state)))
     request = RetrieveRequest(queries=[UserQuery("user-011"), UserQuery("user-012")], k=50)
-    (found,) = Pipeline(generation, store).answer([request])
+    (found,) = Pipeline(Catalogue(generation), store).answer([request])
     assert isinstance(found, Answer)
     yield found
-    store.close()
+    store.database.close()
 
 
 def known(**seconds: float) -> Costs:
@@ -67,7 +69,8 @@ def rank(
     hurries: bool = False,
 ) -> tuple[list[int], tuple[str, ...]]:
     assert answer.candidates is not None
-    slates = Ranker(generation, costs, diversity=0.0).rank(
+    slates = Ranker(costs, diversity=0.0).rank(
+        answer.catalogue,
         answer.candidates,
         answer.readers,
         answer.vectors,
@@ -131,9 +134,10 @@ def test_what_was_not_asked_for_is_not_left_out(generation: Generation, answer: 
 def test_nothing_is_begun_after_the_deadline_or_for_nobody(
     generation: Generation, answer: Answer
 ) -> None:
-    ranker = Ranker(generation, new_costs(), diversity=0.0)
+    ranker = Ranker(new_costs(), diversity=0.0)
     assert answer.candidates is not None
-    given = (answer.candidates, answer.readers, answer.vectors, Wish(k=3, weights={}, slate=VARIED))
+    wish = Wish(k=3, weights={}, slate=VARIED)
+    given = (answer.catalogue, answer.candidates, answer.readers, answer.vectors, wish)
     with pytest.raises(Cancelled):
         ranker.rank(*given, now=answer.now, budget=Budget(is_wanted=lambda: False))
     assert ranker._turns.take(0)  # another call is being ranked
@@ -156,23 +160,23 @@ def test_the_index_is_read_less_where_time_is_short(
             return generation.index.search(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generation, "quick_index", Quick())
-    store = SqliteStore(store_path(state))
+    store = SqliteStore(Database(store_path(state)))
     soon = Budget(time.monotonic() + 5)
     requests = [
         RetrieveRequest(queries=[UserQuery("user-011")], k=5, budget=soon),
         RetrieveRequest(queries=[UserQuery("user-011")], k=5),
     ]
-    hurried, other = Pipeline(generation, store, known(find=10.0)).answer(requests)
+    hurried, other = Pipeline(Catalogue(generation), store, known(find=10.0)).answer(requests)
     assert isinstance(hurried, Answer) and isinstance(other, Answer)
     assert (hurried.left_out, other.left_out, Quick.calls) == (("probes",), (), 1)
-    hurried, other = Pipeline(generation, store, known(find=0.001)).answer(requests)
+    hurried, other = Pipeline(Catalogue(generation), store, known(find=0.001)).answer(requests)
     assert isinstance(hurried, Answer) and hurried.left_out == () and Quick.calls == 1
     gone = RetrieveRequest(
         queries=[UserQuery("user-011")], k=5, budget=Budget(is_wanted=lambda: False)
     )
-    (refused,) = Pipeline(generation, store).answer([gone])
+    (refused,) = Pipeline(Catalogue(generation), store).answer([gone])
     assert isinstance(refused, Cancelled)
-    store.close()
+    store.database.close()
 
 
 def test_only_lists_can_be_read_less(generation: Generation) -> None:
@@ -303,15 +307,15 @@ def test_work_ends_when_the_caller_goes(
 def test_neighbours_are_not_counted_as_one_users_search(
     generation: Generation, state: Path
 ) -> None:
-    store, costs = SqliteStore(store_path(state)), new_costs()
+    store, costs = SqliteStore(Database(store_path(state))), new_costs()
     requests: list[Request] = [
         SimilarRequest(item_ids=[item_id(row) for row in range(250)], k=200),
         RetrieveRequest(queries=[UserQuery("user-011")], k=5),  # of 2 interests
     ]
     began = time.perf_counter()
-    Pipeline(generation, store, costs).answer(requests)
+    Pipeline(Catalogue(generation), store, costs).answer(requests)
     assert 0 < costs.find.of(252) <= 1.51 * (time.perf_counter() - began)
-    store.close()
+    store.database.close()
 
 
 def test_a_large_batch_is_ranked_in_parts_to_the_same_slates(
@@ -319,11 +323,11 @@ def test_a_large_batch_is_ranked_in_parts_to_the_same_slates(
 ) -> None:
     slate = SlateRules(diversity=0.3, kinds=(KindShare("live", 1.0),))
     assert answer.candidates is not None
-    given = (answer.candidates, answer.readers, answer.vectors)
+    given = (answer.catalogue, answer.candidates, answer.readers, answer.vectors)
     wish = Wish(k=50, weights={}, slate=slate)
 
     def ranked() -> Slates:
-        ranker = Ranker(generation, new_costs(), diversity=0.0)
+        ranker = Ranker(new_costs(), diversity=0.0)
         return ranker.rank(*given, wish, now=answer.now, budget=Budget())
 
     whole = ranked()
