@@ -42,6 +42,7 @@ class Command:
 _offline = partial(Command, "training.cli", "train")
 _online = partial(Command, "serving.cli", "serve")
 _server = partial(Command, "serving.server_cli", "serve")
+_live = partial(Command, "serving.live_cli", "serve")
 
 COMMANDS: dict[str, Command] = {
     "simulate": _offline("Make a dataset: a small synthetic interest economy."),
@@ -60,6 +61,10 @@ COMMANDS: dict[str, Command] = {
         "serving.recommend_cli", "serve", "Ask a running server what to show to a user."
     ),
     "query": _online("Ask a running server what a user would love."),
+    "upsert": _live("Write new and changed items into a running server."),
+    "delete-items": _live("Delete items from a running server."),
+    "activate": _live("Serve another bundle, without a restart."),
+    "rollback": _live("Go back to the bundle that was served before."),
     "status": _server("Say whether a server is up, and what it serves."),
 }
 

@@ -14,8 +14,16 @@ from typing import Self, Unpack
 
 from serving.channels import DEFAULT_ADDRESS
 from serving.client_messages import Users
-from serving.domain import FloatArray, ItemFeatures
+from serving.domain import FloatArray, ItemChange, ItemFeatures
+from serving.item_calls import (
+    activate_call,
+    delete_items_call,
+    list_generations_call,
+    rollback_call,
+    upsert_items_call,
+)
 from serving.results import (
+    Activation,
     Embedded,
     EmbeddedItems,
     Found,
@@ -23,6 +31,7 @@ from serving.results import (
     Retrieved,
     ServerStatus,
     UserPage,
+    Written,
 )
 from serving.sending import AsyncSender, Metadata, Sender
 from serving.translation import (
@@ -126,6 +135,33 @@ class Client:
         """A page of the store's users, in the order in which they came."""
         return self._sender.send(list_users_call(page_size, page_token), timeout)
 
+    def upsert_items(
+        self, items: ItemChange | Sequence[ItemChange], *, timeout: float | None = None
+    ) -> Written:
+        """Write new items, and changes to known ones; every worker shows them within a second."""
+        return self._sender.send(upsert_items_call(items), timeout)
+
+    def delete_items(
+        self, item_ids: str | Sequence[str], *, timeout: float | None = None
+    ) -> Written:
+        """Delete items for good; no worker shows them a second later."""
+        return self._sender.send(delete_items_call(item_ids), timeout)
+
+    def activate(
+        self, bundle_path: str, *, skips_gate: bool = False, timeout: float | None = None
+    ) -> Activation:
+        """Ask for another bundle to be served; `generations` says how it goes."""
+        call = activate_call(bundle_path, skips_gate=skips_gate)
+        return self._sender.send(call, timeout)
+
+    def roll_back(self, *, timeout: float | None = None) -> Activation:
+        """Ask for the bundle that was served before; `generations` says how it goes."""
+        return self._sender.send(rollback_call(), timeout)
+
+    def generations(self, *, most: int = 20, timeout: float | None = None) -> list[Activation]:
+        """The bundles that were activated, or are to be, the newest first."""
+        return self._sender.send(list_generations_call(most), timeout)
+
     def close(self) -> None:
         """Close the connections; calls in flight are cancelled."""
         self._sender.close()
@@ -211,6 +247,35 @@ class AsyncClient:
     ) -> UserPage:
         """A page of the store's users, in the order in which they came."""
         return await self._sender.send(list_users_call(page_size, page_token), timeout)
+
+    async def upsert_items(
+        self, items: ItemChange | Sequence[ItemChange], *, timeout: float | None = None
+    ) -> Written:
+        """Write new items, and changes to known ones; every worker shows them within a second."""
+        return await self._sender.send(upsert_items_call(items), timeout)
+
+    async def delete_items(
+        self, item_ids: str | Sequence[str], *, timeout: float | None = None
+    ) -> Written:
+        """Delete items for good; no worker shows them a second later."""
+        return await self._sender.send(delete_items_call(item_ids), timeout)
+
+    async def activate(
+        self, bundle_path: str, *, skips_gate: bool = False, timeout: float | None = None
+    ) -> Activation:
+        """Ask for another bundle to be served; `generations` says how it goes."""
+        call = activate_call(bundle_path, skips_gate=skips_gate)
+        return await self._sender.send(call, timeout)
+
+    async def roll_back(self, *, timeout: float | None = None) -> Activation:
+        """Ask for the bundle that was served before; `generations` says how it goes."""
+        return await self._sender.send(rollback_call(), timeout)
+
+    async def generations(
+        self, *, most: int = 20, timeout: float | None = None
+    ) -> list[Activation]:
+        """The bundles that were activated, or are to be, the newest first."""
+        return await self._sender.send(list_generations_call(most), timeout)
 
     async def close(self) -> None:
         """Close the connections; calls in flight are cancelled."""

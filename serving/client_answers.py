@@ -41,7 +41,7 @@ def read_retrieved(response: retrieval_service_pb2.RetrieveResponse) -> Retrieve
         cold=np.array(response.cold, np.bool_),
         history_lengths=np.array(response.history_lengths, np.int64),
         history=history,
-        errors=_errors(response.errors),
+        errors=part_errors(response.errors),
     )
 
 
@@ -59,7 +59,7 @@ def read_recommended(response: retrieval_service_pb2.RecommendResponse) -> Recom
         reasons=[reasons[reason] for reason in why.reasons],
         cold=np.array(response.cold, np.bool_),
         history_lengths=np.array(response.history_lengths, np.int64),
-        errors=_errors(response.errors),
+        errors=part_errors(response.errors),
     )
 
 
@@ -89,7 +89,7 @@ def read_embedded(response: retrieval_service_pb2.EmbedUsersResponse) -> Embedde
         interests=flat.reshape(-1, response.num_interests, response.interests.dim),
         cold=np.array(response.cold, np.bool_),
         history_lengths=np.array(response.history_lengths, np.int64),
-        errors=_errors(response.errors),
+        errors=part_errors(response.errors),
         source=read_source(response.info),
     )
 
@@ -111,6 +111,7 @@ def read_status(response: admin_service_pb2.GetStatusResponse) -> ServerStatus:
         bundle=plain(response.bundle),
         store=plain(response.store),
         limits=plain(response.limits),
+        live=plain(response.live),
     )
 
 
@@ -123,7 +124,8 @@ def read_source(info: types_pb2.AnswerInfo) -> Source:
     )
 
 
-def _errors(errors: Sequence[types_pb2.ItemError]) -> tuple[PartError, ...]:
+def part_errors(errors: Sequence[types_pb2.ItemError]) -> tuple[PartError, ...]:
+    """What was left aside, or refused."""
     return tuple(PartError(e.index, e.code, e.field, e.message) for e in errors)
 
 

@@ -107,8 +107,10 @@ def vectors_message(vectors: FloatArray) -> types_pb2.Vectors:
     return types_pb2.Vectors(data=array.tobytes(), dim=array.shape[1])
 
 
-def feature_message(name: str, value: FeatureValue) -> Message:
-    """One feature; the server knows whether a text is a category."""
+def feature_message(name: str, value: FeatureValue | None) -> Message:
+    """One feature; the server knows whether a text is a category. None: it has no value."""
+    if value is None:
+        return message(types_pb2.Feature, name=name)
     if isinstance(value, str):
         return message(types_pb2.Feature, name=name, category=value)
     if isinstance(value, float | int):

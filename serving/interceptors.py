@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from interest.v1 import admin_service_pb2, retrieval_service_pb2
+from interest.v1 import admin_service_pb2, ingest_service_pb2, retrieval_service_pb2
 from model.errors import PenchantError
 from serving import stages
 from serving.calls import CallExecutor
@@ -28,9 +28,13 @@ RETRY_AFTER = 0.1
 """Seconds after which a shed call may be tried again."""
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-OURS = frozenset({RETRIEVAL, ADMIN})
+INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
+OURS = frozenset({RETRIEVAL, INGEST, ADMIN})
 """The services whose calls are told of, and waited for by a drain. Load balancers ask for health
 every second, to the end."""
+
+WRITERS = 16
+"""Writes under way at once; those beyond wait for a thread."""
 
 _unary = grpc.unary_unary_rpc_method_handler
 
@@ -38,9 +42,9 @@ _unary = grpc.unary_unary_rpc_method_handler
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each RPC at its first call, and hands out the wrapped handler from then on.
 
-    Ours take and give unary messages. Retrieval runs on the call threads. Health, status and
-    reflection have two threads each: a worker whose call threads are all busy still says that it
-    lives.
+    Ours take and give unary messages. Retrieval runs on the call threads, writes on WRITERS of
+    their own. Health, status and reflection have two threads each: a worker whose call threads are
+    all busy still says that it lives.
     """
 
     def __init__(self, executor: CallExecutor, telemetry: Telemetry) -> None:
@@ -76,7 +80,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         return handler
 
     def _pool(self, service: str) -> ThreadPoolExecutor:
-        return self._pools.setdefault(service, ThreadPoolExecutor(2, service))
+        # Writes that wait for one commit share it: the more wait, the more are written.
+        threads = WRITERS if service == INGEST else 2
+        return self._pools.setdefault(service, ThreadPoolExecutor(threads, service))
 
     def _apart(self, service: str, handler: Any) -> Any:
         """Health and reflection: on threads of their own, and not told of."""

@@ -238,7 +238,10 @@ class Readers:
         Returns their rows and the tower's codes of them.
         """
         generation, where = self._generation, f"queries[{position}].{field}"
-        rows, codes = self._catalogue.rows_of(given.item_ids), generation.event_codes_of(given.events)
+        rows, codes = (
+            self._catalogue.rows_of(given.item_ids),
+            generation.event_codes_of(given.events),
+        )
         is_negative = np.array([name in self._negative for name in given.events], bool)
         reader.seen = np.concatenate([reader.seen, rows])
         if is_negative.any():

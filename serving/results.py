@@ -146,3 +146,35 @@ class ServerStatus:
     bundle: Mapping[str, object]
     store: Mapping[str, object]
     limits: Mapping[str, int]
+    live: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a write of items did; it is on disk."""
+
+    num_taken: int
+    """How many were written, or deleted."""
+    sequence: int
+    """The last change's place in the feed: a worker whose `applied_sequence` (see `status`) is not
+    below it shows the change."""
+    errors: Sequence[PartError]
+    """What was refused; the rest was taken."""
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A bundle that was activated, or is to be."""
+
+    number: int
+    """Rises with every activation."""
+    path: str
+    bundle_version: str
+    state: str
+    """`preparing`, `prepared`, `active`, `failed` or `retired`."""
+    message: str
+    """Why it failed."""
+    created: str
+    changed: str
+    """ISO 8601, UTC: when it was asked for, and when its state last changed."""

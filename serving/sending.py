@@ -30,9 +30,11 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 
 REPEATABLE = frozenset(
     {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
-    | {"ListUsers", "Recommend", "Rerank", "Retrieve"}
+    | {"ListGenerations", "ListUsers", "Recommend", "Rerank", "Retrieve"}
+    | {"DeleteItems", "UpsertItems"}
 )
-"""RPCs that only read: asking twice does no harm, so they are tried again where no server answers.
+"""RPCs that only read, or write what may be written twice: asking again does no harm, so they are
+tried again where no server answers.
 An RPC that is not here is tried once."""
 
 

@@ -23,6 +23,8 @@ from grpc_reflection.v1alpha import reflection
 from interest.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    ingest_service_pb2,
+    ingest_service_pb2_grpc,
     retrieval_service_pb2,
     retrieval_service_pb2_grpc,
 )
@@ -32,6 +34,7 @@ from serving.calls import CallExecutor
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait, stop_listening, wait_until_quiet
 from serving.health import SERVICE_NAME, HealthServicer
+from serving.ingest_servicer import IngestServicer
 from serving.interceptors import CallInterceptor
 from serving.logs import configure_logs, logger
 from serving.metrics import GENERATION_READY, MetricsFlusher
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 SERVICES: tuple[str, ...] = (
     retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
+    ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 
@@ -82,6 +86,10 @@ class WorkerServer:
         servicer = RetrievalServicer(runtime, worker=worker)
         _warm_up(servicer)
         retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, self._server)
+        ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(
+            IngestServicer(runtime, worker=worker),  # type: ignore[abstract]
+            self._server,
+        )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(runtime, worker=worker), self._server
         )

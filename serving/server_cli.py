@@ -64,6 +64,12 @@ def serve(
             "May be repeated."
         ),
     ] = None,
+    seal_rows: Annotated[
+        int,
+        typer.Option(
+            help="Changed items that workers hold in memory before they are sealed on disk."
+        ),
+    ] = 16_384,
     drain_pause: Annotated[
         float, typer.Option(help="Seconds of NOT_SERVING before new connections are refused.")
     ] = 0.5,
@@ -117,6 +123,7 @@ def serve(
         threads=threads,
         onnx_threads=onnx_threads,
         faiss_threads=faiss_threads,
+        seal_rows=seal_rows,
         drain_pause=drain_pause,
         drain_grace=drain_grace,
         max_connection_age=max_connection_age,

@@ -98,7 +98,7 @@ def print_status(
     status: ServerStatus, health: Mapping[str, str], address: str, console: Console
 ) -> None:
     """What a server serves, a line each. health: service name → state."""
-    bundle, store = status.bundle, status.store
+    bundle, store, live = status.bundle, status.store, status.live
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -111,6 +111,8 @@ def print_status(
         "created": str(bundle["created"]),
         "data until": str(bundle["as_of"]) or "unknown",
         "items": f"{bundle['num_active']:,} retrievable of {bundle['num_items']:,}",
+        "live items": f"{live['num_sealed'] + live['num_delta']:,} beside them, which replace "
+        f"{live['num_replaced']:,}; {_behind(live)}",
         "vectors": f"{bundle['dim']} numbers, {bundle['num_interests']} interests a user",
         "history": f"the latest {bundle['max_history']} events",
         "circles": str(bundle["num_circles"]),
@@ -124,6 +126,11 @@ def print_status(
     for name, value in rows.items():
         table.add_row(name, escape(value))
     console.print(table)
+
+
+def _behind(live: Mapping[str, int]) -> str:
+    behind = live["newest_sequence"] - live["applied_sequence"]
+    return f"{behind:,} changes behind" if behind else "all changes shown"
 
 
 _FOLDED = {"title": 20, "circle": 12}

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.budget import DEFAULT_DEADLINE, budget
 from serving.domain import Budget
 from serving.errors import Cancelled, DeadlineExceeded
-from serving.budget import DEFAULT_DEADLINE, budget
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, DEFAULT_DEADLINE), (60, 60)])

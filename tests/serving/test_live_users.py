@@ -18,6 +18,7 @@ from serving.domain import (
     UserQuery,
 )
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.moment import with_moment
 from serving.pipeline import Answer, Pipeline
 from serving.rank.given import given_candidates
@@ -52,7 +53,7 @@ def acts(store: SqliteStore, rows: list[int], event: str = "watch", start: int =
 def answer(
     generation: Generation, store: SqliteStore, request: RetrieveRequest | EmbedRequest
 ) -> Answer:
-    (found,) = Pipeline(generation, store).answer([request])
+    (found,) = Pipeline(Catalogue(generation), store).answer([request])
     assert isinstance(found, Answer), found
     return found
 
@@ -118,7 +119,9 @@ def test_rerank_leaves_rejected_candidates_aside_and_names_them(
     found = answer(generation, store, query)
     ids = [item_id(1), item_id(2), "nothing"]
     request = RerankRequest(queries=query.queries, item_ids=ids + ids, counts=[3, 3])
-    candidates, places, errors = given_candidates(request, found.vectors, found.readers, generation)
+    candidates, places, errors = given_candidates(
+        request, found.vectors, found.readers, found.catalogue
+    )
     assert candidates.rows.tolist() == [1, 1, 2] and candidates.counts.tolist() == [1, 2]
     assert places.tolist() == [0, 0, 1]
     assert [(error.index, error.code, error.field) for error in errors] == [

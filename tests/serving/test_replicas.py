@@ -50,6 +50,15 @@ class Replica(admin_service_pb2_grpc.AdminServiceServicer):
     def ListUsers(self, request: Any, context: Any) -> Any:
         return admin_service_pb2.ListUsersResponse()
 
+    def Activate(self, request: Any, context: Any) -> Any:
+        return admin_service_pb2.ActivateResponse()
+
+    def Rollback(self, request: Any, context: Any) -> Any:
+        return admin_service_pb2.RollbackResponse()
+
+    def ListGenerations(self, request: Any, context: Any) -> Any:
+        return admin_service_pb2.ListGenerationsResponse()
+
 
 @contextmanager
 def served(*replicas: Replica) -> Iterator[list[str]]:

@@ -83,9 +83,9 @@ def test_many_items_go_through_the_tower_in_parts(
         ItemFeatures("video", {"price": float(i), "title": "竹" * (i % 9), "craft": "silver"})
         for i in range(300)
     ]
-    in_parts = runtime.embed_items(EmbedItemsRequest(items=items))
+    _, in_parts = runtime.embed_items(EmbedItemsRequest(items=items))
     monkeypatch.setattr(encoder, "ITEMS_A_RUN", 1000)
-    at_once = runtime.embed_items(EmbedItemsRequest(items=items))
+    _, at_once = runtime.embed_items(EmbedItemsRequest(items=items))
     np.testing.assert_allclose(in_parts, at_once)
     assert in_parts.shape == (300, DIM)
     answers = iter([True, False])

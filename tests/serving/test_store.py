@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from model.histories import NO_TIME
 from serving.errors import StoreUnavailable
 from serving.store.base import NewHistory
+from serving.store.chunks import CHUNK_EVENTS
 from serving.store.database import Database
-from serving.store.sqlite import CHUNK_EVENTS, SqliteStore
+from serving.store.sqlite import SqliteStore
 
 Event = tuple[str, str, int, int, str]
 """item id, event name, timestamp, sequence, event id"""

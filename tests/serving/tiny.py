@@ -17,7 +17,17 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from model.ann import build_exact, write_index
-from model.bundle import CIRCLES, ENCODER, ID_VECTORS, INDEX, ITEM_TOWER, ITEMS, USER_TOWER, VECTORS
+from model.bundle import (
+    CIRCLES,
+    ENCODER,
+    GATE,
+    ID_VECTORS,
+    INDEX,
+    ITEM_TOWER,
+    ITEMS,
+    USER_TOWER,
+    VECTORS,
+)
 from model.encode import fit_encoder
 from model.items import write_items
 from model.manifest import write_folder
@@ -198,9 +208,14 @@ def item_tower() -> onnx.ModelProto:
     return model
 
 
-def make_world(folder: Path) -> World:
-    """Write bundle/ and snapshot/ into `folder`."""
-    rng = np.random.default_rng(7)
+def make_world(
+    folder: Path, *, seed: int = 7, asked: npt.NDArray[np.float32] | None = None
+) -> World:
+    """Write bundle/ and snapshot/ into `folder`.
+
+    asked: the vectors whose nearest items are the targets of gate.parquet; None: the bundle's own.
+    """
+    rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(NUM_ITEMS, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = range(NUM_ITEMS)
@@ -260,6 +275,7 @@ def make_world(folder: Path) -> World:
         (path / ENCODER).parent.mkdir()
         fit_encoder(SCHEMA, items, users).write(path / ENCODER)
         pq.write_table(circles(), path / CIRCLES)
+        pq.write_table(gate(vectors, vectors if asked is None else asked), path / GATE)
     with write_folder(
         folder / "snapshot", kind="snapshot", schema=SCHEMA, as_of=START, body={}
     ) as path:
@@ -279,6 +295,24 @@ def circles() -> pa.Table:
             "size": pa.array([200, 200, 200], pa.int64()),
             "centroid": pa.array([[0.0] * DIM] * 3, pa.list_(pa.float32())),
             "neighbours": pa.array([[1], [2], [0]], pa.list_(pa.int32())),
+        }
+    )
+
+
+def gate(vectors: npt.NDArray[np.float32], asked: npt.NDArray[np.float32]) -> pa.Table:
+    """gate.parquet: 120 users who watched one item, and then the ten nearest to it in `asked`."""
+    rows = range(0, 480, 4)
+    nearest = [np.argsort(-(asked[:580] @ asked[row]), kind="stable")[1:11] for row in rows]
+    return pa.table(
+        {
+            "user_id": [f"user-{row:03d}" for row in rows],
+            "item_ids": [[item_id(row)] for row in rows],
+            "events": [["watch"]] * len(rows),
+            "times_us": [[1_000_000]] * len(rows),
+            "idle_seconds": pa.array([60.0] * len(rows), pa.float32()),
+            "targets": [[item_id(one) for one in some.tolist()] for some in nearest],
+            "target_popularity": [some.tolist() for some in nearest],
+            "interests": [np.concatenate([vectors[row]] * 2) for row in rows],
         }
     )
 

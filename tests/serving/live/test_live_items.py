@@ -3,8 +3,6 @@ exact search over the dictionary finds, in every worker."""
 
 import shutil
 import tempfile
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from serving.live.ingest import UpsertRequest, delete_items, upsert_items
 from serving.store.base import store_path
 from serving.store.database import Database
 from serving.store.item_log import ItemLog, StoredItem, changed
-from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id, make_world
+from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 
 IDS = [*(item_id(row) for row in (0, 1, 2, 5, NUM_ITEMS - 1)), *(f"new-{i}" for i in range(6))]
 FILTERS: list[tuple[Filter, ...]] = [
@@ -112,7 +110,9 @@ class LiveItems(RuleBasedStateMachine):
             else self.generation.rows_of([one])[0] >= 0
             for one in ids
         ]
-        assert [error.index for error in taken.errors] == [i for i, ok in enumerate(there) if not ok]
+        assert [error.index for error in taken.errors] == [
+            i for i, ok in enumerate(there) if not ok
+        ]
         for one, existed in zip(ids, there, strict=True):
             if existed:
                 gone = StoredItem(one, 0, "", {}, (), True, True, False, 0, 0, None, "")

@@ -20,8 +20,8 @@ from serving.domain import (
 )
 from serving.errors import Cancelled, DeadlineExceeded
 from serving.generation import Generation
-from serving.live.catalogue import Catalogue
 from serving.index.ivf_index import IvfIndex
+from serving.live.catalogue import Catalogue
 from serving.pipeline import Answer, Pipeline, Request
 from serving.rank import costs as costs_module
 from serving.rank import parts as parts_module
