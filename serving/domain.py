@@ -279,6 +279,12 @@ class Candidates:
     interests: npt.NDArray[np.int32]
     counts: IntArray
 
+    def kept(self, keep: npt.NDArray[np.bool_]) -> "Candidates":
+        """Those of the n that are to be kept, [n]."""
+        ends = np.cumsum(np.concatenate([[0], keep]))[np.cumsum(self.counts)]
+        counts = np.diff(ends, prepend=0)
+        return Candidates(self.rows[keep], self.scores[keep], self.interests[keep], counts)
+
 
 @dataclass(slots=True)
 class Slates:
@@ -298,3 +304,16 @@ class Slates:
     errors: Sequence[PartError] = ()
     left_out: tuple[str, ...] = ()
     """Of serving/rank/costs.py's DEGRADATIONS, what was skipped to meet the deadline."""
+
+    def kept(self, keep: npt.NDArray[np.bool_]) -> "Slates":
+        """The slates with those of the n items alone that are to be kept, [n]."""
+        return Slates(
+            self.candidates.kept(keep),
+            self.values[keep],
+            self.chances[keep],
+            self.retrieval_ranks[keep],
+            self.value_ranks[keep],
+            self.reasons[keep],
+            self.errors,
+            self.left_out,
+        )

@@ -107,7 +107,7 @@ class Runtime:
         """
         catalogue = self.catalogue
         check_retrieve(request, self.limits, catalogue)
-        return self._submit(catalogue, request)
+        return _without_gone(self._submit(catalogue, request))
 
     def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
         """What to show to each query's user; raises as `retrieve` does."""
@@ -116,7 +116,9 @@ class Runtime:
         catalogue = self.catalogue
         check_recommend(request, self.limits, catalogue)
         answer = self._submit(catalogue, self._retrieval(request))
-        return answer, self._ranked(answer, request)
+        slates = self._ranked(answer, request)
+        shown = catalogue.is_shown(slates.candidates.rows)
+        return answer, slates if shown.all() else slates.kept(shown)
 
     def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
         """The caller's candidates, ranked and arranged; raises as `retrieve` does."""
@@ -179,7 +181,8 @@ class Runtime:
         check_similar(request, self.limits, catalogue)
         size = max(len(request.item_ids), 0 if request.vectors is None else len(request.vectors))
         deadline = request.budget.deadline
-        return self._batcher.submit((catalogue, request), size=size, deadline=deadline)
+        answer = self._batcher.submit((catalogue, request), size=size, deadline=deadline)
+        return _without_gone(answer)
 
     def answered(self, size: int, seconds: float) -> None:
         """Put down what it took to pack an answer of so many ranked items and slates together."""
@@ -286,6 +289,15 @@ class Runtime:
         if users:  # counted when done: a batch that raises is computed again, one by one
             BATCH_QUERIES.observe(sum(len(request.queries) for request in users))
         return answers
+
+
+def _without_gone(answer: Answer) -> Answer:
+    """The answer without what was sold out, deleted or replaced while it was made."""
+    assert answer.candidates is not None
+    shown = answer.catalogue.is_shown(answer.candidates.rows)
+    if not shown.all():
+        answer.candidates = answer.candidates.kept(shown)
+    return answer
 
 
 class _BundleCounted:
