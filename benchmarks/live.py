@@ -1,0 +1,296 @@
+"""Items that arrive while the server serves: what readers pay, and how soon an item is there.
+
+    python benchmarks/live.py --work DIR [--seconds 300]
+
+DIR is that of benchmarks/cold_start.py with a million items (`--items 1000000`), made where it is
+not there. Two workers on two cores, the load generators beside them on the same cores. First
+h2load asks as fast as it is answered (`Retrieve`, a stored user, k = 100): the peak. Then it begins
+half as many calls a second: alone for a minute, and then while 1,000 items a second are upserted in
+requests of 50, over as many seals as that takes. All the while a probe upserts an item now and
+then, and asks every worker until it is there. At last all processes are killed (SIGKILL), and the
+server is started again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cold_start import prepare
+from commands import ENVIRONMENT
+from results import write_result
+from serving_load import framed, load, long_history, serve_command
+from worker_memory import children, held
+
+from interest.v1 import retrieval_service_pb2 as pb
+from serving.client import Client
+from serving.domain import AnyOf, ItemChange
+
+CONCURRENCY, K, AT_ONCE = 16, 100, 50
+WRITTEN_A_SECOND = 1000
+CHANNELS = 16
+STYLES = ("hand carved", "plain", "antique", "small", "lacquered", "woven", "painted")
+THINGS = (
+    "竹笛",
+    "苏绣",
+    "silver box",
+    "leather case",
+    "茶",
+    "pottery bowl",
+    "手工 gift",
+    "jade ring",
+)
+
+
+@dataclass
+class Server:
+    """A running server of two workers."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    seconds: float
+    """From its start until it said that it serves."""
+
+
+@contextmanager
+def served(work: Path, state: Path) -> Iterator[Server]:
+    """Start it on all cores."""
+    command = serve_command(work, "--workers", 2)
+    command[command.index(str(work / "state"))] = str(state)
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=ENVIRONMENT
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("the server did not start")
+        yield Server(process, line.split()[-1], time.perf_counter() - began)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def change(number: int, rng: np.random.Generator, known: Sequence[str]) -> ItemChange:
+    """A new item, or, one time in five, a price of the bundle's that changes."""
+    if number % 5 == 0:
+        chosen = known[int(rng.integers(len(known)))]
+        return ItemChange(item_id=chosen, features={"price": float(rng.integers(1, 500))})
+    words = (STYLES[number % len(STYLES)], THINGS[number % len(THINGS)], str(number % 997))
+    features: dict[str, Any] = {"title": " ".join(words), "price": float(rng.integers(1, 500))}
+    return ItemChange(item_id=f"live-{number}", kind="product", features=features)
+
+
+def write(address: str, seconds: float, known: Sequence[str], result: dict[str, Any]) -> None:
+    """1,000 items a second in requests of 50, whatever the answers take; four calls at a time."""
+    rng = np.random.default_rng(0)
+    spent: list[float] = []
+    errors: list[str] = []
+    num_requests = round(seconds * WRITTEN_A_SECOND / AT_ONCE)
+    began, turn, lock = time.perf_counter(), iter(range(num_requests)), threading.Lock()
+    with Client(address, timeout=30, num_channels=4) as client:
+
+        def run() -> None:
+            while True:
+                with lock:
+                    number = next(turn, None)
+                    if number is None:
+                        return
+                    first = number * AT_ONCE
+                    changes = [change(i, rng, known) for i in range(first, first + AT_ONCE)]
+                wait = began + number * AT_ONCE / WRITTEN_A_SECOND - time.perf_counter()
+                if wait > 0:
+                    time.sleep(wait)
+                sent = time.perf_counter()
+                written = client.upsert_items(changes)
+                spent.append(time.perf_counter() - sent)
+                errors.extend(error.message for error in written.errors)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    took = time.perf_counter() - began
+    if errors:
+        raise SystemExit(f"refused: {errors[:3]}")
+    result["items_per_second"] = num_requests * AT_ONCE / took
+    result["write_ms"] = 1000 * np.array(spent)
+
+
+def probe(address: str, stopping: threading.Event, found: list[float], seals: set[int]) -> None:
+    """Upsert an item and ask all connections until both workers show it, again and again; see what
+    has been sealed meanwhile."""
+    number = 0
+    with Client(address, timeout=30, num_channels=CHANNELS) as client:
+        while not stopping.wait(0.3):
+            item_id, number = f"probe-{number}", number + 1
+            # A craft of its own, so that a filter finds it whatever else there is.
+            features = {"title": f"a probe {number}", "craft": item_id}
+            alone = [AnyOf("craft", (item_id,))]
+            workers: set[str] = set()
+            began = time.perf_counter()
+            client.upsert_items(ItemChange(item_id=item_id, kind="product", features=features))
+            while len(workers) < 2:
+                answer = client.retrieve("nobody", k=1, filters=alone)
+                if answer.item_ids:
+                    workers.add(answer.source.worker)
+                if time.perf_counter() - began > 10:
+                    raise SystemExit(f"{item_id} is not shown after 10 seconds")
+            found.append(1000 * (time.perf_counter() - began))
+            seals.add(int(client.status().live["num_sealed"]))
+
+
+def reads(address: str, payload: Path, rate: float, seconds: float) -> dict[str, float]:
+    """`Retrieve` at a rate, whatever the answers take."""
+    return load(
+        address,
+        "Retrieve",
+        payload,
+        concurrency=256,
+        requests=round(rate * seconds),
+        rate=rate,
+    ).figures()
+
+
+def main() -> None:
+    """Measure, kill, start again, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="where the bundle is kept")
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=300.0, help="of writing")
+    args = parser.parse_args()
+    prepare(args.work, args.items, 20_000)
+    state = args.work / "live-state"
+    shutil.rmtree(state, ignore_errors=True)
+    shutil.copytree(args.work / "state", state)
+    user = long_history(args.work, 50)
+    payload = args.work / "retrieve.bin"
+    payload.write_bytes(
+        framed(pb.RetrieveRequest(queries=[{"user_id": user["user_id"]}], k=K).SerializeToString())
+    )
+    figures: dict[str, Any] = {}
+    writes: dict[str, Any] = {}
+    fresh: list[float] = []
+    seals: set[int] = set()
+    stopping = threading.Event()
+    with served(args.work, state) as server:
+        address = server.address
+        load(address, "Retrieve", payload, concurrency=CONCURRENCY, requests=2000)  # warm
+        peak = load(address, "Retrieve", payload, concurrency=CONCURRENCY, requests=10_000)
+        figures["peak_per_second"] = peak.requests_per_second
+        rate = peak.requests_per_second / 2
+        alone = reads(address, payload, rate, 60)
+        with Client(address) as client:
+            known = client.retrieve(user["user_id"], k=1000).item_ids
+        threads = [
+            threading.Thread(target=write, args=(address, args.seconds, known, writes)),
+            threading.Thread(target=probe, args=(address, stopping, fresh, seals)),
+        ]
+        for thread in threads:
+            thread.start()
+        beside = reads(address, payload, rate, args.seconds)
+        threads[0].join()
+        stopping.set()
+        threads[1].join()
+        with Client(address, timeout=30) as client:
+            live = dict(client.status().live)
+        owned = memory(server.process.pid)
+        server.process.send_signal(signal.SIGKILL)
+        for pid in owned:
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait()
+    with served(args.work, state) as server:
+        figures["recovery_seconds"] = server.seconds
+        with Client(server.address, timeout=30) as client:
+            after = dict(client.status().live)
+    if after["newest_sequence"] != live["newest_sequence"]:
+        raise SystemExit(f"lost: {live} before the kill, {after} after it")
+    for name, values in (("alone", alone), ("beside writes", beside)):
+        figures |= {f"{name}/{key}": value for key, value in values.items()}
+    figures["items_per_second"] = writes["items_per_second"]
+    figures |= percentiles("write", writes["write_ms"])
+    figures |= percentiles("fresh", np.array(fresh))
+    figures["num_probes"] = len(fresh)
+    figures["seals"] = len(seals - {0})
+    figures["live"] = live
+    figures["owned_mb"] = [round(one["owned"], 1) for one in owned.values()]
+    report(figures, args.items, args.seconds)
+
+
+def memory(pid: int) -> dict[int, dict[str, float]]:
+    """What each worker and the background process hold."""
+    return {child: held(child) for child in children(pid)}
+
+
+def percentiles(name: str, milliseconds: "np.ndarray[Any, Any]") -> dict[str, float]:
+    """p50 and p99."""
+    return {
+        f"{name}_p50_ms": float(np.percentile(milliseconds, 50)),
+        f"{name}_p99_ms": float(np.percentile(milliseconds, 99)),
+    }
+
+
+def report(figures: dict[str, Any], num_items: int, seconds: float) -> None:
+    """Write the result."""
+    rows = [["", "calls a second", "p50 ms", "p99 ms"]]
+    for name in ("alone", "beside writes"):
+        rows.append(
+            [
+                f"`Retrieve` at half the peak, {name}",
+                f"{figures[f'{name}/requests_per_second']:,.0f}",
+                f"{figures[f'{name}/p50_ms']:.2f}",
+                f"{figures[f'{name}/p99_ms']:.1f}",
+            ]
+        )
+    written = figures["items_per_second"]
+    rows += [
+        [
+            f"`UpsertItems`, {AT_ONCE} items a call",
+            f"{written / AT_ONCE:,.0f} ({written:,.0f} items)",
+            f"{figures['write_p50_ms']:.1f}",
+            f"{figures['write_p99_ms']:.0f}",
+        ],
+        [
+            "upsert → retrievable on both workers",
+            f"{figures['num_probes']} probes",
+            f"{figures['fresh_p50_ms']:.0f}",
+            f"{figures['fresh_p99_ms']:.0f}",
+        ],
+        ["all killed → serving again", "", f"{1000 * figures['recovery_seconds']:,.0f}", ""],
+    ]
+    print(json.dumps(figures, indent=1))
+    live = figures["live"]
+    write_result(
+        "live",
+        title=f"Items that arrive while {num_items:,} are served",
+        figures=figures,
+        table=rows,
+        notes=(
+            f"Two workers on two cores, the load generators beside them. The peak was "
+            f"{figures['peak_per_second']:,.0f} calls a second. {seconds:g} seconds of writing: "
+            "four of five items are new, the others are changes of the bundle's. "
+            f"{figures['seals']} seals; at the end {live['num_sealed']:,} live items were sealed, "
+            f"{live['num_delta']:,} in memory, {live['num_replaced']:,} of the bundle's replaced. "
+            "The processes owned "
+            f"{figures['owned_mb']} MB (workers and the background process)."
+        ),
+        command="python benchmarks/live.py --work DIR",
+    )
+
+
+if __name__ == "__main__":
+    main()
