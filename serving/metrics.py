@@ -88,6 +88,14 @@ GENERATION_READY = Gauge(
     "When the generation that is served became ready: the time of the last worker's.",
     multiprocess_mode="livemax",
 )
+ITEMS_APPLIED = Counter(
+    "penchant_items_applied_total", "Changes of items that workers have taken over from the store."
+)
+DELTA_ITEMS = Gauge(
+    "penchant_delta_items",
+    "Rows of live items in the memory of the worker that has the most.",
+    multiprocess_mode="livemax",
+)
 IN_FLIGHT = Gauge(
     "penchant_calls_in_flight",
     "Calls that a thread works for, or that wait for their batch.",

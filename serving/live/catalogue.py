@@ -86,6 +86,11 @@ class Catalogue:
         return 0 if self.segment is None else int(np.count_nonzero(self.segment.alive))
 
     @property
+    def num_in_memory(self) -> int:
+        """Rows of the delta, those that died since included."""
+        return self._delta.num_rows
+
+    @property
     def num_delta(self) -> int:
         """Living rows of the delta."""
         return int(np.count_nonzero(self._delta.alive[: self._delta.num_rows]))

@@ -19,6 +19,7 @@ from serving.live.catalogue import Catalogue
 from serving.live.encode import Encoded, ItemEncoder
 from serving.live.sealed import open_sealed
 from serving.logs import logger
+from serving.metrics import DELTA_ITEMS, ITEMS_APPLIED
 from serving.store.base import segments_path
 from serving.store.database import Database
 from serving.store.item_log import ItemLog, StoredItem
@@ -129,6 +130,8 @@ class Follower:
         for items in self._log.all_since(self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
             apply_items(self.catalogue, self.encoder, items)
             self.applied = items[-1].sequence
+            ITEMS_APPLIED.inc(len(items))
+        DELTA_ITEMS.set(self.catalogue.num_in_memory)
 
 
 def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:
