@@ -14,7 +14,7 @@ from typing import Self, Unpack
 
 from serving.channels import DEFAULT_ADDRESS
 from serving.client_messages import Users
-from serving.domain import FloatArray, ItemChange, ItemFeatures
+from serving.domain import Event, FloatArray, ItemChange, ItemFeatures
 from serving.item_calls import (
     activate_call,
     delete_items_call,
@@ -24,10 +24,12 @@ from serving.item_calls import (
 )
 from serving.results import (
     Activation,
+    Deleted,
     Embedded,
     EmbeddedItems,
     Found,
     Recommended,
+    Recorded,
     Retrieved,
     ServerStatus,
     UserPage,
@@ -40,11 +42,13 @@ from serving.translation import (
     RerankOptions,
     RetrieveOptions,
     SimilarOptions,
+    delete_user_call,
     embed_items_call,
     embed_users_call,
     find_similar_call,
     list_users_call,
     recommend_call,
+    record_events_call,
     rerank_call,
     retrieve_call,
     status_call,
@@ -124,6 +128,17 @@ class Client:
     ) -> Embedded:
         """Each user's interest vectors."""
         return self._sender.send(embed_users_call(users, options), timeout)
+
+    def record_events(
+        self, events: Event | Sequence[Event], *, timeout: float | None = None
+    ) -> Recorded:
+        """What users did; on disk when this returns. An event without an event_id is given one, so
+        that it is taken once however often it has to be sent."""
+        return self._sender.send(record_events_call(events), timeout)
+
+    def delete_user(self, user_id: str, *, timeout: float | None = None) -> Deleted:
+        """Forget everything that is known of a person."""
+        return self._sender.send(delete_user_call(user_id), timeout)
 
     def status(self, *, timeout: float | None = None) -> ServerStatus:
         """The worker that answers, and what it serves."""
@@ -237,6 +252,17 @@ class AsyncClient:
     ) -> Embedded:
         """Each user's interest vectors."""
         return await self._sender.send(embed_users_call(users, options), timeout)
+
+    async def record_events(
+        self, events: Event | Sequence[Event], *, timeout: float | None = None
+    ) -> Recorded:
+        """What users did; on disk when this returns. An event without an event_id is given one, so
+        that it is taken once however often it has to be sent."""
+        return await self._sender.send(record_events_call(events), timeout)
+
+    async def delete_user(self, user_id: str, *, timeout: float | None = None) -> Deleted:
+        """Forget everything that is known of a person."""
+        return await self._sender.send(delete_user_call(user_id), timeout)
 
     async def status(self, *, timeout: float | None = None) -> ServerStatus:
         """The worker that answers, and what it serves."""

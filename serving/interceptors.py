@@ -5,7 +5,7 @@ call when it is done (serving/telemetry.py).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -33,22 +33,20 @@ OURS = frozenset({RETRIEVAL, INGEST, ADMIN})
 """The services whose calls are told of, and waited for by a drain. Load balancers ask for health
 every second, to the end."""
 
-WRITERS = 16
-"""Writes under way at once; those beyond wait for a thread."""
-
 _unary = grpc.unary_unary_rpc_method_handler
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each RPC at its first call, and hands out the wrapped handler from then on.
 
-    Ours take and give unary messages. Retrieval runs on the call threads, writes on WRITERS of
-    their own. Health, status and reflection have two threads each: a worker whose call threads are
-    all busy still says that it lives.
+    Retrieval and ingest have their call threads: writes that wait for the disk hold up no answers.
+    Health, status and reflection have two threads each: a worker whose call threads are all busy
+    still says that it lives.
     """
 
-    def __init__(self, executor: CallExecutor, telemetry: Telemetry) -> None:
-        self._executor, self._telemetry = executor, telemetry
+    def __init__(self, executors: Mapping[str, CallExecutor], telemetry: Telemetry) -> None:
+        """executors: by service; RETRIEVAL's is the server's own."""
+        self._executors, self._telemetry = executors, telemetry
         self._handlers: dict[str, Any] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._paces: dict[str, Pace] = {}
@@ -80,9 +78,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         return handler
 
     def _pool(self, service: str) -> ThreadPoolExecutor:
-        # Writes that wait for one commit share it: the more wait, the more are written.
-        threads = WRITERS if service == INGEST else 2
-        return self._pools.setdefault(service, ThreadPoolExecutor(threads, service))
+        return self._pools.setdefault(service, ThreadPoolExecutor(2, service))
 
     def _apart(self, service: str, handler: Any) -> Any:
         """Health and reflection: on threads of their own, and not told of."""
@@ -107,11 +103,13 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         service, rpc = method.split("/")[1:]
         pace = self._paces.setdefault(service, Pace())
         answer, parse = handler.unary_unary, handler.request_deserializer
+        executor = self._executors.get(service)
+        threads = self._pool(service) if executor is None else executor
 
         def call(data: bytes, context: Any) -> Any:
             begun = time.perf_counter()
             metadata = context.invocation_metadata()
-            came = self._executor.submitted or begun
+            came = (executor.submitted if executor is not None else 0) or begun
             record = CallRecord(rpc, request_id(metadata), came)
             self.num_begun += 1
             self._in_flight.add(record)
@@ -119,7 +117,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
             stages.add_lap("queue", came, begun)
             try:
                 try:
-                    self._admit(context, pace)
+                    _admit(context, pace, executor)
                     with pace.begun():
                         with stages.stage("parse"):
                             request = _parsed(parse, data)
@@ -146,26 +144,10 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
                 self._in_flight.discard(record)
 
         if service != RETRIEVAL:
-            call.experimental_thread_pool = self._pool(service)  # type: ignore[attr-defined]
+            call.experimental_thread_pool = threads  # type: ignore[attr-defined]
         return _unary(
             call, request_deserializer=None, response_serializer=handler.response_serializer
         )
-
-    def _admit(self, context: Any, pace: Pace) -> None:
-        """Raise Overloaded or DeadlineExceeded for a call that is not to be begun."""
-        if self._executor.is_refusing:
-            raise Overloaded(
-                f"{self._executor.max_waiting} calls are waiting already", retry_after=RETRY_AFTER
-            )
-        remaining = context.time_remaining()
-        if remaining is not None and remaining <= 0:
-            raise DeadlineExceeded("the deadline passed before the call was begun")
-        if remaining is not None and remaining < (expected := pace.expected()):
-            raise Overloaded(
-                f"the {pace.num_begun} calls before this one take about {expected * 1000:.0f} ms "
-                f"yet, and {remaining * 1000:.0f} ms are left until its deadline",
-                retry_after=expected,
-            )
 
     def _refuse(
         self, record: CallRecord, service: str, metadata: Any, context: Any, error: PenchantError
@@ -189,6 +171,23 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
         )
         context.abort(status, detail.message)
         raise AssertionError("abort raises")
+
+
+def _admit(context: Any, pace: Pace, executor: CallExecutor | None) -> None:
+    """Raise Overloaded or DeadlineExceeded for a call that is not to be begun."""
+    if executor is not None and executor.is_refusing:
+        raise Overloaded(
+            f"{executor.max_waiting} calls are waiting already", retry_after=RETRY_AFTER
+        )
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise DeadlineExceeded("the deadline passed before the call was begun")
+    if remaining is not None and remaining < (expected := pace.expected()):
+        raise Overloaded(
+            f"the {pace.num_begun} calls before this one take about {expected * 1000:.0f} ms "
+            f"yet, and {remaining * 1000:.0f} ms are left until its deadline",
+            retry_after=expected,
+        )
 
 
 def _parsed(parse: Any, data: bytes) -> Any:

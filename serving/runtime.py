@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.batching import Batcher
-from serving.checks import check_length
+from serving.checks import check_ids, check_length
 from serving.config import ServerConfig
 from serving.cut import cut
 from serving.domain import (
+    Budget,
     EmbedItemsRequest,
     EmbedRequest,
+    Event,
     RecommendRequest,
     RerankRequest,
     RetrieveRequest,
@@ -39,6 +41,7 @@ from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
+from serving.recording import Recorded, Recorder
 from serving.store.base import UserStore, store_path
 from serving.store.database import Database
 from serving.store.generations import GenerationLog, StoredGeneration
@@ -73,6 +76,7 @@ class Runtime:
         require_available(config.index, config.device)  # before gigabytes are read
         self.database = Database(store_path(config.state))
         self.store: UserStore = SqliteStore(self.database, most_events=config.max_stored_events)
+        self._recorder = Recorder(self.store, config.limits, horizon_days=config.event_horizon_days)
         self.items = ItemLog(self.database)
         self.generations = GenerationLog(self.database)
         self._current = Current(config, self.database, worker=worker)
@@ -192,6 +196,16 @@ class Runtime:
         """A page of the store's users. Raises BadRequest and StoreUnavailable."""
         after = check_page(page_size, page_token, self.limits)
         return self.store.list_users(after=after, limit=page_size)
+
+    def record_events(self, events: Sequence[Event], budget: Budget) -> Recorded:
+        """Write events; see serving/recording.py."""
+        return self._recorder.record(events, self.generation.schema, budget)
+
+    def delete_user(self, user_id: str) -> bool:
+        """Forget all about a user; returns whether anything was known. Raises BadRequest and
+        StoreUnavailable."""
+        check_ids([user_id], "user_id", self.limits)
+        return self.store.delete_user(user_id, now_us=time.time_ns() // 1000)
 
     def upsert_items(self, request: UpsertRequest) -> Taken:
         """Write new and changed items; see serving/live/ingest.py."""

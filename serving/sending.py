@@ -31,7 +31,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 REPEATABLE = frozenset(
     {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
     | {"ListGenerations", "ListUsers", "Recommend", "Rerank", "Retrieve"}
-    | {"DeleteItems", "UpsertItems"}
+    | {"DeleteItems", "DeleteUser", "RecordEvents", "UpsertItems"}
 )
 """RPCs that only read, or write what may be written twice: asking again does no harm, so they are
 tried again where no server answers.
