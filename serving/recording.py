@@ -57,6 +57,11 @@ class Recording:
         """places: where the events that were passed on stood among those given."""
         self._places, self._errors, self._outcomes = places, errors, outcomes
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` does not wait."""
+        return self._outcomes is None or self._outcomes.done()
+
     def result(self, timeout: float | None = None) -> Recorded:
         """What became of them, once they are on disk.
 

@@ -64,6 +64,7 @@ class WorkerServer:
         traces: "Traces | None" = None,
     ) -> None:
         self._config, self._port = config, 0
+        self._streams = runtime.streams
         most = config.limits.max_pending
         self._executors = {
             service: CallExecutor(config.threads, max_waiting=most)
@@ -91,7 +92,7 @@ class WorkerServer:
         _warm_up(servicer)
         retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, self._server)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(
-            IngestServicer(runtime, worker=worker),  # type: ignore[abstract]
+            IngestServicer(runtime, worker=worker),
             self._server,
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -126,6 +127,7 @@ class WorkerServer:
         self._health.leave()
         hurry.wait(self._config.drain_pause)
         stop_listening(self._port)
+        self._streams.leave()
         quiet = wait_until_quiet(
             lambda: len(self._calls.in_flight),
             lambda: self._calls.num_begun,

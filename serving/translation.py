@@ -109,6 +109,14 @@ class Call(Generic[Answer]):
     translate: Callable[[Any], Answer]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An RPC of streams: where it goes, and what it answers with."""
+
+    path: str
+    response: type[Message]
+
+
 def retrieve_call(users: Users, options: RetrieveOptions) -> Call[Retrieved]:
     """Retrieve. Raises BadRequest for what no message can say (k of -1)."""
     rest = dict(options)
@@ -246,6 +254,16 @@ def record_events_call(events: Event | Sequence[Event]) -> Call[Recorded]:
         ingest_service_pb2.RecordEventsResponse,
         read_recorded,
     )
+
+
+STREAM_EVENTS = Stream(
+    "/interest.v1.IngestService/StreamEvents", ingest_service_pb2.StreamEventsResponse
+)
+
+
+def stream_events_request(sequence: int, events: Sequence[ingest_service_pb2.Event]) -> Message:
+    """One message of StreamEvents."""
+    return ingest_service_pb2.StreamEventsRequest(sequence=sequence, events=events)
 
 
 def delete_user_call(user_id: str) -> Call[Deleted]:

@@ -48,6 +48,13 @@ class Served:
         code = self.process.wait(30)
         return code
 
+    def worker_pids(self) -> list[int]:
+        """The processes of the workers that live now; Linux only."""
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
     def log_lines(self) -> list[dict[str, Any]]:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
