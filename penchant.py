@@ -41,6 +41,8 @@ class Command:
 
 _offline = partial(Command, "training.cli", "train")
 _online = partial(Command, "serving.cli", "serve")
+_people = partial(Command, "serving.people_cli", "serve")
+_state = partial(Command, "serving.state_cli", "serve")
 _server = partial(Command, "serving.server_cli", "serve")
 _live = partial(Command, "serving.live_cli", "serve")
 
@@ -65,6 +67,11 @@ COMMANDS: dict[str, Command] = {
     "delete-items": _live("Delete items from a running server."),
     "activate": _live("Serve another bundle, without a restart."),
     "rollback": _live("Go back to the bundle that was served before."),
+    "record": _people("Tell a running server what a user did."),
+    "delete-user": _people("Make a running server forget a person."),
+    "export-events": _state("Write what a server was told as a dataset to train on."),
+    "backup": _state("Copy a state folder while it is served."),
+    "restore": _state("Make a state folder of a backup."),
     "status": _server("Say whether a server is up, and what it serves."),
 }
 

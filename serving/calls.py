@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ class _Submitted(threading.local):
     seconds = 0.0
 
 
-class CallExecutor(Executor):
+class CallExecutor(ThreadPoolExecutor):
     """Runs each call on a thread of its own while there are some; the others wait in order.
 
     The thread that finished last takes the next call: its stack and its memory are still in the
@@ -37,9 +37,12 @@ class CallExecutor(Executor):
 
     A call that finds `max_waiting` waiting goes to a thread that does nothing else, where
     `is_refusing` holds, and is to be refused there at once.
+
+    A ThreadPoolExecutor by name only: gRPC lets no other executor run a single RPC.
     """
 
     def __init__(self, threads: int, *, max_waiting: int) -> None:
+        super().__init__(threads)  # which starts none of its own before its own submit
         self.max_waiting, self._num_left = max_waiting, threads
         self._idle: list[_Thread] = []
         self._waiting: deque[Callable[[], None]] = deque()

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
-from serving.channels import DEFAULT_ADDRESS
+from serving.channels import DEFAULT_ADDRESS, positive
 from serving.client_messages import Users
-from serving.domain import FloatArray, ItemChange, ItemFeatures
+from serving.domain import Event, FloatArray, ItemChange, ItemFeatures
+from serving.event_stream import EventStream
 from serving.item_calls import (
     activate_call,
     delete_items_call,
@@ -24,10 +25,12 @@ from serving.item_calls import (
 )
 from serving.results import (
     Activation,
+    Deleted,
     Embedded,
     EmbeddedItems,
     Found,
     Recommended,
+    Recorded,
     Retrieved,
     ServerStatus,
     UserPage,
@@ -40,11 +43,13 @@ from serving.translation import (
     RerankOptions,
     RetrieveOptions,
     SimilarOptions,
+    delete_user_call,
     embed_items_call,
     embed_users_call,
     find_similar_call,
     list_users_call,
     recommend_call,
+    record_events_call,
     rerank_call,
     retrieve_call,
     status_call,
@@ -52,6 +57,8 @@ from serving.translation import (
 
 # ruff: noqa: ASYNC109  (`timeout` is the call's deadline: it travels to the server)
 
+DEFAULT_PATIENCE = 30.0
+"""Seconds for which a stream of events goes on trying without any progress."""
 DEFAULT_TIMEOUT = 2.0
 """Seconds that a call may take, unless it is told otherwise."""
 
@@ -124,6 +131,24 @@ class Client:
     ) -> Embedded:
         """Each user's interest vectors."""
         return self._sender.send(embed_users_call(users, options), timeout)
+
+    def record_events(
+        self, events: Event | Sequence[Event], *, timeout: float | None = None
+    ) -> Recorded:
+        """What users did; on disk when this returns. An event without an event_id is given one, so
+        that it is taken once however often it has to be sent."""
+        return self._sender.send(record_events_call(events), timeout)
+
+    def stream_events(self, *, patience: float = DEFAULT_PATIENCE) -> EventStream:
+        """A stream of events, for a `with` block: many events a second over one connection.
+
+        patience: seconds for which it goes on trying where nothing is acknowledged.
+        """
+        return EventStream(self._sender, patience=positive("patience", patience))
+
+    def delete_user(self, user_id: str, *, timeout: float | None = None) -> Deleted:
+        """Forget everything that is known of a person."""
+        return self._sender.send(delete_user_call(user_id), timeout)
 
     def status(self, *, timeout: float | None = None) -> ServerStatus:
         """The worker that answers, and what it serves."""
@@ -237,6 +262,17 @@ class AsyncClient:
     ) -> Embedded:
         """Each user's interest vectors."""
         return await self._sender.send(embed_users_call(users, options), timeout)
+
+    async def record_events(
+        self, events: Event | Sequence[Event], *, timeout: float | None = None
+    ) -> Recorded:
+        """What users did; on disk when this returns. An event without an event_id is given one, so
+        that it is taken once however often it has to be sent."""
+        return await self._sender.send(record_events_call(events), timeout)
+
+    async def delete_user(self, user_id: str, *, timeout: float | None = None) -> Deleted:
+        """Forget everything that is known of a person."""
+        return await self._sender.send(delete_user_call(user_id), timeout)
 
     async def status(self, *, timeout: float | None = None) -> ServerStatus:
         """The worker that answers, and what it serves."""

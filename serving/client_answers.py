@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from interest.v1 import admin_service_pb2, retrieval_service_pb2, types_pb2
+from interest.v1 import admin_service_pb2, ingest_service_pb2, retrieval_service_pb2, types_pb2
 from serving.domain import PartError
 from serving.results import (
     ColumnValues,
+    Deleted,
     Embedded,
     EmbeddedItems,
     Recommended,
+    Recorded,
     Retrieved,
     ServerStatus,
     ShownHistory,
@@ -113,6 +115,21 @@ def read_status(response: admin_service_pb2.GetStatusResponse) -> ServerStatus:
         limits=plain(response.limits),
         live=plain(response.live),
     )
+
+
+def read_recorded(response: ingest_service_pb2.RecordEventsResponse) -> Recorded:
+    """RecordEvents."""
+    return Recorded(
+        num_taken=response.num_taken,
+        num_duplicates=response.num_duplicates,
+        errors=part_errors(response.errors),
+        source=read_source(response.info),
+    )
+
+
+def read_deleted(response: ingest_service_pb2.DeleteUserResponse) -> Deleted:
+    """DeleteUser."""
+    return Deleted(existed=response.existed, source=read_source(response.info))
 
 
 def read_source(info: types_pb2.AnswerInfo) -> Source:

@@ -3,15 +3,17 @@
 The server reads them in serving/request_protos.py.
 """
 
+import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from google.protobuf.message import Message
 
-from interest.v1 import retrieval_service_pb2, types_pb2
+from interest.v1 import ingest_service_pb2, retrieval_service_pb2, types_pb2
 from serving.domain import (
     AnyOf,
+    Event,
     FeatureValue,
     Filter,
     FloatArray,
@@ -97,6 +99,31 @@ def _history(history: History) -> Message:
         events=history.events,
         timestamps_us=np.asarray(history.timestamps_us, np.int64).tolist(),
     )
+
+
+def event_messages(events: Sequence[Event]) -> list[ingest_service_pb2.Event]:
+    """Events, each with an id: one that has none is given one, by which it is taken once however
+    often it is sent."""
+    return [
+        cast(
+            "ingest_service_pb2.Event",
+            message(
+                ingest_service_pb2.Event,
+                event_id=event.event_id or uuid.uuid4().hex,
+                user_id=event.user_id,
+                item_id=event.item_id,
+                event=event.event,
+                timestamp_us=event.timestamp_us,
+                sequence=event.sequence,
+                value=event.value,
+                exposure_id=event.exposure_id,
+                source_item_id=event.source_item_id,
+                position=event.position,
+                propensity=event.propensity,
+            ),
+        )
+        for event in events
+    ]
 
 
 def vectors_message(vectors: FloatArray) -> types_pb2.Vectors:

@@ -40,6 +40,8 @@ class Limits:
     """Bytes (UTF-8) of one text in a profile."""
     max_events: int = 1000
     """Events of one RecordEvents, or of one message of StreamEvents."""
+    max_streams: int = 64
+    """Streams of events that are open at a time in one worker."""
     max_items: int = 1000
     """Items that one EmbedItems brings by their features."""
     max_ranked: int = 2000
@@ -186,6 +188,12 @@ class ServerConfig:
             value = getattr(self.limits, limit.name)
             # What GetStatus can say of them; gRPC takes no longer message either.
             _require(1 <= value < 2**31, f"limits.{limit.name}", value, "1 to 2147483647")
+
+    @property
+    def stream_seconds(self) -> float:
+        """How long a stream of events lives: its connection, once it is to be closed, is cut off
+        after drain_grace."""
+        return max(0.8 * min(self.max_connection_age, self.drain_grace), 0.2)
 
     def to_json(self) -> str:
         """Everything as one JSON object, for `from_json` in another process."""

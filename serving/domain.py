@@ -83,10 +83,11 @@ class History:
 class Event:
     """One act of one user on one item; see ingest_service.proto for each field."""
 
-    event_id: str
     user_id: str
     item_id: str
     event: str
+    event_id: str = ""
+    """One user's own; the client makes one up where it is empty."""
     timestamp_us: int = 0
     sequence: int = 0
     value: float | None = None

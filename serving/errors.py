@@ -5,6 +5,8 @@ PenchantError
  │   ├─ UnknownItem        no such item                                  NOT_FOUND
  │   ├─ UnknownField       no such column, or one that cannot be used so INVALID_ARGUMENT
  │   ├─ UnknownEvent       the dataset declares no such event            INVALID_ARGUMENT
+ │   ├─ TooOld             an event from before the horizon              INVALID_ARGUMENT
+ │   ├─ ClockSkew          an event from the future                      INVALID_ARGUMENT
  │   └─ BadVector          wrong dimension, NaN or Inf                   INVALID_ARGUMENT
  ├─ Overloaded             shed; safe to retry after `retry_after`       RESOURCE_EXHAUSTED
  ├─ DeadlineExceeded       the caller's deadline passed                  DEADLINE_EXCEEDED
@@ -50,6 +52,18 @@ class UnknownEvent(BadRequest):
     """The request names an event that the dataset does not declare."""
 
     code = "UNKNOWN_EVENT"
+
+
+class TooOld(BadRequest):
+    """An event happened so long ago that it is not known whether it came before."""
+
+    code = "TOO_OLD"
+
+
+class ClockSkew(BadRequest):
+    """An event is to have happened in the future."""
+
+    code = "CLOCK_SKEW"
 
 
 class BadVector(BadRequest):

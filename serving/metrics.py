@@ -72,6 +72,11 @@ BATCH_QUERIES = Histogram(
 )
 CANDIDATES = Counter("penchant_candidates_total", "Candidates returned.")
 COLD = Counter("penchant_cold_queries_total", "Queries of users about whom nothing is known.")
+EVENTS = Counter(
+    "penchant_events_total",
+    "Events that came: taken, duplicate or refused.",
+    ["outcome"],
+)
 DEGRADED = Counter(
     "penchant_degraded_answers_total",
     "Answers that left something out to meet their deadline, by RPC and by what.",

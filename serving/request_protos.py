@@ -19,6 +19,7 @@ from serving.domain import (
     Cap,
     EmbedItemsRequest,
     EmbedRequest,
+    Event,
     FeatureValue,
     Filter,
     FloatArray,
@@ -164,6 +165,26 @@ def _change(proto: ingest_service_pb2.ItemUpsert, where: str, limits: Limits) ->
         if proto.replaces_links
         else None,
     )
+
+
+def events_of(protos: Sequence[ingest_service_pb2.Event], limits: Limits) -> list[Event]:
+    """The events of a RecordEvents, or of a message of StreamEvents."""
+    return [
+        Event(
+            proto.user_id,
+            proto.item_id,
+            proto.event,
+            proto.event_id,
+            proto.timestamp_us,
+            proto.sequence,
+            proto.value if proto.HasField("value") else None,
+            proto.exposure_id,
+            proto.source_item_id,
+            proto.position if proto.HasField("position") else None,
+            proto.propensity if proto.HasField("propensity") else None,
+        )
+        for proto in _bounded(protos, "events", limits.max_events)
+    ]
 
 
 def _bounded(values: Sequence[Value], where: str, most: int) -> list[Value]:

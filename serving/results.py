@@ -125,6 +125,28 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The answer of `record_events`: all that was taken is on disk."""
+
+    num_taken: int
+    """Events that were written."""
+    num_duplicates: int
+    """Events whose event_id had come before."""
+    errors: Sequence[PartError] = ()
+    """Events that were refused: `index` is the event's place among those given."""
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """The answer of `delete_user`."""
+
+    existed: bool
+    """Whether anything was known."""
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserPage:
     """The answer of `list_users`."""
 

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.batching import Batcher
-from serving.checks import check_length
+from serving.checks import check_ids, check_length
 from serving.config import ServerConfig
 from serving.cut import cut
 from serving.domain import (
+    Budget,
     EmbedItemsRequest,
     EmbedRequest,
+    Event,
     RecommendRequest,
     RerankRequest,
     RetrieveRequest,
@@ -39,11 +41,13 @@ from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
+from serving.recording import Recorded, Recorder, Recording
 from serving.store.base import UserStore, store_path
 from serving.store.database import Database
 from serving.store.generations import GenerationLog, StoredGeneration
 from serving.store.item_log import ItemLog
 from serving.store.sqlite import SqliteStore
+from serving.streaming import Streams
 from serving.validate import (
     check_embed,
     check_embed_items,
@@ -73,6 +77,12 @@ class Runtime:
         require_available(config.index, config.device)  # before gigabytes are read
         self.database = Database(store_path(config.state))
         self.store: UserStore = SqliteStore(self.database, most_events=config.max_stored_events)
+        self._recorder = Recorder(self.store, config.limits, horizon_days=config.event_horizon_days)
+        self.streams = Streams(
+            most=config.limits.max_streams,
+            most_ahead=4 * config.limits.max_events,
+            seconds=config.stream_seconds,
+        )
         self.items = ItemLog(self.database)
         self.generations = GenerationLog(self.database)
         self._current = Current(config, self.database, worker=worker)
@@ -192,6 +202,20 @@ class Runtime:
         """A page of the store's users. Raises BadRequest and StoreUnavailable."""
         after = check_page(page_size, page_token, self.limits)
         return self.store.list_users(after=after, limit=page_size)
+
+    def record_events(self, events: Sequence[Event], budget: Budget) -> Recorded:
+        """Write events; see serving/recording.py."""
+        return self._recorder.record(events, self.generation.schema, budget)
+
+    def begin_recording(self, events: Sequence[Event]) -> Recording:
+        """As `record_events`, without waiting for the disk."""
+        return self._recorder.begin(events, self.generation.schema)
+
+    def delete_user(self, user_id: str) -> bool:
+        """Forget all about a user; returns whether anything was known. Raises BadRequest and
+        StoreUnavailable."""
+        check_ids([user_id], "user_id", self.limits)
+        return self.store.delete_user(user_id, now_us=time.time_ns() // 1000)
 
     def upsert_items(self, request: UpsertRequest) -> Taken:
         """Write new and changed items; see serving/live/ingest.py."""

@@ -7,17 +7,18 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 
 from model.errors import ConfigError, PenchantError
 from serving.attempts import Attempts
 from serving.channels import addresses, channel_options, positive
 from serving.errors import BadRequest, ServerUnavailable
 from serving.status import DETAIL_KEY, from_status
-from serving.translation import Call
+from serving.translation import Call, Stream
 
 # ruff: noqa: ASYNC109  (`timeout` is the call's deadline: it travels to the server)
 
@@ -31,7 +32,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 REPEATABLE = frozenset(
     {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
     | {"ListGenerations", "ListUsers", "Recommend", "Rerank", "Retrieve"}
-    | {"DeleteItems", "UpsertItems"}
+    | {"DeleteItems", "DeleteUser", "RecordEvents", "UpsertItems"}
 )
 """RPCs that only read, or write what may be written twice: asking again does no harm, so they are
 tried again where no server answers.
@@ -149,6 +150,23 @@ class Sender(_Shared):
             else:
                 return call.translate(response)
             time.sleep(attempts.pause(raised))
+
+    def stream(self, stream: Stream, requests: Iterator[Message]) -> Iterator[Any]:
+        """The answers of one stream, to its end. requests: asked for on another thread."""
+        self._require_open()
+        channel = self._channels[next(self._turns) % len(self._channels)]
+        open_ = channel.stream_stream(
+            stream.path,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=stream.response.FromString,
+        )
+        answers = open_(requests, metadata=self._metadata())
+        try:
+            yield from answers
+        except grpc.RpcError as error:
+            raise self._raised(error) from None
+        finally:
+            answers.cancel()  # type: ignore[no-untyped-call]  # as the stubs have it
 
     def close(self) -> None:
         """Close the connections; calls in flight are cancelled."""

@@ -35,7 +35,7 @@ from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait, stop_listening, wait_until_quiet
 from serving.health import SERVICE_NAME, HealthServicer
 from serving.ingest_servicer import IngestServicer
-from serving.interceptors import CallInterceptor
+from serving.interceptors import INGEST, RETRIEVAL, CallInterceptor
 from serving.logs import configure_logs, logger
 from serving.metrics import GENERATION_READY, MetricsFlusher
 from serving.runtime import Runtime
@@ -64,11 +64,16 @@ class WorkerServer:
         traces: "Traces | None" = None,
     ) -> None:
         self._config, self._port = config, 0
-        self._executor = CallExecutor(config.threads, max_waiting=config.limits.max_pending)
+        self._streams = runtime.streams
+        most = config.limits.max_pending
+        self._executors = {
+            service: CallExecutor(config.threads, max_waiting=most)
+            for service in (RETRIEVAL, INGEST)
+        }
         self._traces = traces
-        self._calls = CallInterceptor(self._executor, Telemetry(config, traces))
+        self._calls = CallInterceptor(self._executors, Telemetry(config, traces))
         self._server = grpc.server(
-            self._executor,  # type: ignore[arg-type]  # it needs no more than an Executor's submit
+            self._executors[RETRIEVAL],
             interceptors=[self._calls],
             options=[
                 ("grpc.so_reuseport", 1),
@@ -87,7 +92,7 @@ class WorkerServer:
         _warm_up(servicer)
         retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, self._server)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(
-            IngestServicer(runtime, worker=worker),  # type: ignore[abstract]
+            IngestServicer(runtime, worker=worker),
             self._server,
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -107,7 +112,8 @@ class WorkerServer:
         self._server.start()
         self._health.serve()
         self._flusher = MetricsFlusher(
-            lambda: len(self._calls.in_flight), lambda: self._executor.num_waiting
+            lambda: len(self._calls.in_flight),
+            lambda: sum(executor.num_waiting for executor in self._executors.values()),
         )
         GENERATION_READY.set_to_current_time()
         return self._port
@@ -121,6 +127,7 @@ class WorkerServer:
         self._health.leave()
         hurry.wait(self._config.drain_pause)
         stop_listening(self._port)
+        self._streams.leave()
         quiet = wait_until_quiet(
             lambda: len(self._calls.in_flight),
             lambda: self._calls.num_begun,

@@ -10,6 +10,7 @@ import typer
 from model.errors import PenchantError
 from serving.cli import ADDRESS, Address, State
 from serving.errors import ServerUnavailable
+from serving.store.base import MAX_STORED_EVENTS
 
 app = typer.Typer(
     add_completion=False,
@@ -57,6 +58,13 @@ def serve(
     diversity: Annotated[
         float, typer.Option(help="How diverse slates are, 0 to 1, where a call says nothing.")
     ] = 0.0,
+    max_stored_events: Annotated[
+        int, typer.Option(help="Events of one user that are kept whole; older ones are summed up.")
+    ] = MAX_STORED_EVENTS,
+    event_horizon_days: Annotated[
+        float,
+        typer.Option(help="How late an event may come, and how long its id is remembered."),
+    ] = 7.0,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -134,6 +142,8 @@ def serve(
         trace_ratio=trace_ratio,
         candidates=candidates,
         diversity=diversity,
+        max_stored_events=max_stored_events,
+        event_horizon_days=event_horizon_days,
         limits=Limits.parsed(limit or ()),
     )
 

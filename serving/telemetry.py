@@ -69,16 +69,19 @@ class Telemetry:
         left_out: Iterable[str] = (),
         refusal: Refusal | None = None,
         status: int = 0,
+        is_stream: bool = False,
     ) -> None:
-        """A call was answered or refused.
+        """A call was answered or refused, or a stream has ended.
 
         end: seconds of time.perf_counter(). left_out: the answer's own list of that. status: the
-        number of the gRPC status.
+        number of the gRPC status. is_stream: how long it took says nothing; what its messages took
+        is counted with each.
         """
         took = end - call.start
         code = OK if refusal is None else refusal.code
         _calls(call.rpc, code).inc()
-        _call_seconds(call.rpc).observe(took)
+        if not is_stream:
+            _call_seconds(call.rpc).observe(took)
         STAGE_SECONDS.add(call.rpc, call.laps)
         for what in left_out:
             DEGRADED.labels(call.rpc, what).inc()
@@ -88,7 +91,7 @@ class Telemetry:
             trace = self._traces.record(call, service, carried, end=end, status=status, code=code)
             if trace:
                 told["trace_id"] = trace
-        is_slow = took > self._slow_seconds
+        is_slow = took > self._slow_seconds and not is_stream
         if refusal is None and not is_slow and not self._log_requests:
             return
         if left_out:

@@ -11,18 +11,21 @@ from typing import Any, Generic, TypedDict, TypeVar, cast
 import numpy as np
 from google.protobuf.message import Message
 
-from interest.v1 import admin_service_pb2, retrieval_service_pb2
+from interest.v1 import admin_service_pb2, ingest_service_pb2, retrieval_service_pb2
 from serving.client_answers import (
+    read_deleted,
     read_embedded,
     read_embedded_items,
     read_found,
     read_recommended,
+    read_recorded,
     read_retrieved,
     read_status,
     read_user_page,
 )
 from serving.client_messages import (
     Users,
+    event_messages,
     feature_message,
     filter_messages,
     message,
@@ -30,13 +33,15 @@ from serving.client_messages import (
     ranking_messages,
     vectors_message,
 )
-from serving.domain import Filter, FloatArray, ItemFeatures, SlateRules, UserQuery
+from serving.domain import Event, Filter, FloatArray, ItemFeatures, SlateRules, UserQuery
 from serving.errors import BadRequest
 from serving.results import (
+    Deleted,
     Embedded,
     EmbeddedItems,
     Found,
     Recommended,
+    Recorded,
     Retrieved,
     ServerStatus,
     UserPage,
@@ -102,6 +107,14 @@ class Call(Generic[Answer]):
     request: Message
     response: type[Message]
     translate: Callable[[Any], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An RPC of streams: where it goes, and what it answers with."""
+
+    path: str
+    response: type[Message]
 
 
 def retrieve_call(users: Users, options: RetrieveOptions) -> Call[Retrieved]:
@@ -229,6 +242,37 @@ def embed_users_call(users: Users, options: EmbedOptions) -> Call[Embedded]:
         request,
         retrieval_service_pb2.EmbedUsersResponse,
         read_embedded,
+    )
+
+
+def record_events_call(events: Event | Sequence[Event]) -> Call[Recorded]:
+    """RecordEvents. Raises BadRequest for what no message can say."""
+    batch = [events] if isinstance(events, Event) else events
+    return Call(
+        "/interest.v1.IngestService/RecordEvents",
+        ingest_service_pb2.RecordEventsRequest(events=event_messages(batch)),
+        ingest_service_pb2.RecordEventsResponse,
+        read_recorded,
+    )
+
+
+STREAM_EVENTS = Stream(
+    "/interest.v1.IngestService/StreamEvents", ingest_service_pb2.StreamEventsResponse
+)
+
+
+def stream_events_request(sequence: int, events: Sequence[ingest_service_pb2.Event]) -> Message:
+    """One message of StreamEvents."""
+    return ingest_service_pb2.StreamEventsRequest(sequence=sequence, events=events)
+
+
+def delete_user_call(user_id: str) -> Call[Deleted]:
+    """DeleteUser."""
+    return Call(
+        "/interest.v1.IngestService/DeleteUser",
+        message(ingest_service_pb2.DeleteUserRequest, user_id=user_id),
+        ingest_service_pb2.DeleteUserResponse,
+        read_deleted,
     )
 
 

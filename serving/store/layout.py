@@ -9,6 +9,9 @@ APPLICATION_ID = 0x50454E43
 FORMAT = 2
 
 TABLES = """
+-- Which store this is, for whoever keeps parts of it elsewhere.
+CREATE TABLE identity (store_id TEXT NOT NULL);
+INSERT INTO identity VALUES (lower(hex(randomblob(8))));
 -- `rejected`: hashes of every item that the user has a negative event with.
 CREATE TABLE users (
     user INTEGER PRIMARY KEY AUTOINCREMENT,

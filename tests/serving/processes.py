@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -48,19 +49,36 @@ class Served:
         code = self.process.wait(30)
         return code
 
+    def worker_pids(self) -> list[int]:
+        """The processes of the workers that live now; Linux only."""
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
     def log_lines(self) -> list[dict[str, Any]]:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 @contextlib.contextmanager
-def serve(bundle: Path, state: Path, log: Path, *arguments: str) -> Iterator[Served]:
-    """`penchant serve` on a free port, in processes of its own."""
+def serve(
+    bundle: Path,
+    state: Path,
+    log: Path,
+    *arguments: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Served]:
+    """`penchant serve` on a free port, in processes of its own, with more environment variables."""
     command = [sys.executable, str(ROOT / "penchant.py"), "serve", str(bundle)]
     command += ["--state", str(state), "--port", "0", "--metrics-port", "0", *arguments]
     with log.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment()
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**environment(), **variables},
         )
     try:
         assert process.stdout is not None

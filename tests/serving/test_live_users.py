@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 def acts(store: SqliteStore, rows: list[int], event: str = "watch", start: int = 1000) -> None:
     events = [
-        Event(f"{event}/{start + i}", "u", item_id(row), event, start + i)
+        Event("u", item_id(row), event, f"{event}/{start + i}", start + i)
         for i, row in enumerate(rows)
     ]
     store.record(events, since_us=0, negative=NEGATIVE).result(10)

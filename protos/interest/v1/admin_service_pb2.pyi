@@ -404,6 +404,7 @@ class Limits(google.protobuf.message.Message):
     MAX_RANKED_FIELD_NUMBER: builtins.int
     MAX_CELLS_FIELD_NUMBER: builtins.int
     MAX_EVENTS_FIELD_NUMBER: builtins.int
+    MAX_STREAMS_FIELD_NUMBER: builtins.int
     max_k: builtins.int
     max_queries: builtins.int
     max_history: builtins.int
@@ -422,6 +423,7 @@ class Limits(google.protobuf.message.Message):
     max_ranked: builtins.int
     max_cells: builtins.int
     max_events: builtins.int
+    max_streams: builtins.int
     def __init__(
         self,
         *,
@@ -443,7 +445,8 @@ class Limits(google.protobuf.message.Message):
         max_ranked: builtins.int = ...,
         max_cells: builtins.int = ...,
         max_events: builtins.int = ...,
+        max_streams: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_cells", b"max_cells", "max_events", b"max_events", "max_excluded", b"max_excluded", "max_fields", b"max_fields", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_items", b"max_items", "max_k", b"max_k", "max_message_bytes", b"max_message_bytes", "max_page", b"max_page", "max_pending", b"max_pending", "max_queries", b"max_queries", "max_ranked", b"max_ranked", "max_search", b"max_search", "max_text_bytes", b"max_text_bytes", "max_values", b"max_values", "max_vectors", b"max_vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_cells", b"max_cells", "max_events", b"max_events", "max_excluded", b"max_excluded", "max_fields", b"max_fields", "max_filters", b"max_filters", "max_history", b"max_history", "max_id_bytes", b"max_id_bytes", "max_items", b"max_items", "max_k", b"max_k", "max_message_bytes", b"max_message_bytes", "max_page", b"max_page", "max_pending", b"max_pending", "max_queries", b"max_queries", "max_ranked", b"max_ranked", "max_search", b"max_search", "max_streams", b"max_streams", "max_text_bytes", b"max_text_bytes", "max_values", b"max_values", "max_vectors", b"max_vectors"]) -> None: ...
 
 global___Limits = Limits

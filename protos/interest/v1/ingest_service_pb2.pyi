@@ -153,9 +153,12 @@ class StreamEventsResponse(google.protobuf.message.Message):
     sequence: builtins.int
     """The message with this number, and all before it, are on disk."""
     num_taken: builtins.int
+    """Of all messages since the answer before."""
     num_duplicates: builtins.int
     @property
-    def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[interest.v1.types_pb2.ItemError]: ...
+    def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[interest.v1.types_pb2.ItemError]:
+        """Of this message alone: one with errors has an answer of its own."""
+
     def __init__(
         self,
         *,

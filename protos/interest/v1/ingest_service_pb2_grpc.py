@@ -74,7 +74,9 @@ class IngestServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request_iterator, context):
-        """The same over one connection: each message is answered, in order, once it is on disk.
+        """The same over one connection: messages are acknowledged in order, once they are on disk, those
+        that were written together by one answer. The server ends a stream with OK after some seconds
+        and when it stops; what it has not acknowledged by then is to be sent again on another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -31,7 +31,10 @@ class IngestServiceStub:
         interest.v1.ingest_service_pb2.StreamEventsRequest,
         interest.v1.ingest_service_pb2.StreamEventsResponse,
     ]
-    """The same over one connection: each message is answered, in order, once it is on disk."""
+    """The same over one connection: messages are acknowledged in order, once they are on disk, those
+    that were written together by one answer. The server ends a stream with OK after some seconds
+    and when it stops; what it has not acknowledged by then is to be sent again on another.
+    """
 
     UpsertItems: grpc.UnaryUnaryMultiCallable[
         interest.v1.ingest_service_pb2.UpsertItemsRequest,
@@ -64,7 +67,10 @@ class IngestServiceAsyncStub:
         interest.v1.ingest_service_pb2.StreamEventsRequest,
         interest.v1.ingest_service_pb2.StreamEventsResponse,
     ]
-    """The same over one connection: each message is answered, in order, once it is on disk."""
+    """The same over one connection: messages are acknowledged in order, once they are on disk, those
+    that were written together by one answer. The server ends a stream with OK after some seconds
+    and when it stops; what it has not acknowledged by then is to be sent again on another.
+    """
 
     UpsertItems: grpc.aio.UnaryUnaryMultiCallable[
         interest.v1.ingest_service_pb2.UpsertItemsRequest,
@@ -101,7 +107,10 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[interest.v1.ingest_service_pb2.StreamEventsRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[interest.v1.ingest_service_pb2.StreamEventsResponse], collections.abc.AsyncIterator[interest.v1.ingest_service_pb2.StreamEventsResponse]]:
-        """The same over one connection: each message is answered, in order, once it is on disk."""
+        """The same over one connection: messages are acknowledged in order, once they are on disk, those
+        that were written together by one answer. The server ends a stream with OK after some seconds
+        and when it stops; what it has not acknowledged by then is to be sent again on another.
+        """
 
     @abc.abstractmethod
     def UpsertItems(
