@@ -104,7 +104,9 @@ class _Background:
     """The process that seals live items and activates bundles; started again when it dies."""
 
     def __init__(self, config: ServerConfig, environment: dict[str, str]) -> None:
-        self._config, self._environment = config, environment
+        # It counts nothing, and needs no files to count in.
+        kept = {k: v for k, v in environment.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+        self._config, self._environment = config, kept
         self._pause, self._due = _FIRST_PAUSE, 0.0
         self._process = self._started()
 

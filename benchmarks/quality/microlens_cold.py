@@ -154,7 +154,8 @@ def main() -> None:
     rows = [*of_videos, *of_goods, [f"**{validation[0]}**", f"**{validation[1]}**", "", "", ""]]
     for dropout, weight, new, warm, everything in swept:
         rows.append([f"{dropout}, weight {weight}", new, warm, everything, ""])
-        figures[f"sweep/{dropout}/{weight.split()[0]}"] = [float(new), float(warm), float(everything)]
+        key = f"sweep/{dropout}/{weight.split()[0]}"
+        figures[key] = [float(new), float(warm), float(everything)]
     write_result(
         "microlens_cold",
         title="Items without an event: content towers beside TF-IDF kNN and ids alone",

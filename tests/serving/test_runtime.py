@@ -1,6 +1,6 @@
 """Requests of many queries: answered in parts, as one answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from serving.domain import (
     UserQuery,
 )
 from serving.errors import Cancelled
+from serving.live.catalogue import Catalogue
+from serving.pipeline import Answer
 from serving.runtime import MAX_BATCH_QUERIES, Runtime
 from tests.serving.tiny import DIM
 
@@ -34,8 +36,10 @@ def batches(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queries each batch had."""
     compute, sizes = runtime._batcher._compute, []
 
-    def counting(requests: list[RetrieveRequest]) -> object:
-        sizes.append(sum(len(request.queries) for request in requests))
+    def counting(
+        requests: Sequence[tuple[Catalogue, RetrieveRequest]],
+    ) -> Sequence[Answer | Exception]:
+        sizes.append(sum(len(request.queries) for _, request in requests))
         return compute(requests)
 
     monkeypatch.setattr(runtime._batcher, "_compute", counting)

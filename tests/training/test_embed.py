@@ -24,6 +24,7 @@ from model.manifest import open_verified, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from serving.domain import EmbedRequest, UserQuery
 from serving.generation import Generation
+from serving.live.catalogue import Catalogue
 from serving.pipeline import Answer, Pipeline
 from serving.store.database import Database
 from serving.store.load import load_snapshot
@@ -144,7 +145,7 @@ def test_users_have_the_interests_that_serving_gives_at_that_moment(
         queries=[UserQuery(user_id=user) for user in found["user_id"]],
         time_us=round(at.timestamp() * 1e6),
     )
-    (answer,) = Pipeline(Generation(bundle), store).answer([request])
+    (answer,) = Pipeline(Catalogue(Generation(bundle)), store).answer([request])
     store.database.close()
     assert isinstance(answer, Answer)
     np.testing.assert_allclose(
