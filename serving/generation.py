@@ -6,7 +6,6 @@ requests in flight.
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +53,7 @@ class Generation:
         # A plain view: fancy indexing of a numpy.memmap runs Python code of its own each time.
         self.vectors = np.asarray(bundle.vectors)
         self._rows: dict[str, int] = {}
-        self._ids: list[str | None] = [None] * bundle.items.num_items
-        self._num_ids = 0
+        self._ids: dict[int, str] = {}
         profiles = Profiles(bundle)
         self.tower = UserTower(bundle, profiles, threads=onnx_threads)
         self.item_tower = ItemTower(bundle, threads=onnx_threads)
@@ -163,16 +161,14 @@ class Generation:
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows (each >= 0), in order; those met lately at hand, as in `rows_of`."""
         known, wanted = self._ids, rows.tolist()
-        ids = [known[row] for row in wanted]
-        if None in ids:
+        try:
+            return [known[row] for row in wanted]
+        except KeyError:
             found = self.items.ids_of(rows)
-            if self._num_ids > CACHED_IDS:
-                self._ids, self._num_ids = [None] * self.items.num_items, 0
-            for row, item_id in zip(wanted, found, strict=True):
-                self._ids[row] = item_id
-            self._num_ids += len(found)
+            if len(known) + len(found) > CACHED_IDS:
+                self._ids = known = {}
+            known.update(zip(wanted, found, strict=True))
             return found
-        return cast("list[str]", ids)
 
     def circles_of(self, rows: Int64) -> tuple[list[int], list[str]]:
         """Each row's circle, as an index into the names that occur, and those names."""

@@ -3,6 +3,7 @@ exact search over the dictionary finds, in every worker."""
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from serving.live.ingest import UpsertRequest, delete_items, upsert_items
 from serving.store.base import store_path
 from serving.store.database import Database
 from serving.store.item_log import ItemLog, StoredItem, changed
+from tests.serving import tiny
 from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 
 IDS = [*(item_id(row) for row in (0, 1, 2, 5, NUM_ITEMS - 1)), *(f"new-{i}" for i in range(6))]
@@ -50,7 +52,8 @@ VALUES: dict[str, list[Any]] = {
     "tags": [None, [], ["hot"], ["t1", "t2"]],
     "title": [None, "玉", "a jade pendant", "a second one, longer"],
 }
-_WORLD: dict[str, Any] = {}
+WORLDS: list[tuple[World, Generation]] = []
+"""Two bundles of the same items, with vectors of 8 numbers and of 12."""
 
 
 def change_of(drawn: dict[str, Any]) -> ItemChange:
@@ -70,16 +73,20 @@ class LiveItems(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        world: World = _WORLD["world"]
         self.state = Path(tempfile.mkdtemp(prefix="live-"))
-        self.generation: Generation = _WORLD["generation"]
+        self.active = 0
+        self._open()
+        self.written: dict[str, StoredItem] = {}
+
+    def _open(self) -> None:
+        """The store, and what runs on it over the active bundle."""
+        world, self.generation = WORLDS[self.active]
         self.database = Database(store_path(self.state))
         self.log = ItemLog(self.database)
         config = ServerConfig(bundle=world.bundle, state=self.state, seal_rows=1)
         self.compactor = Compactor(config, self.database, generation=self.generation)
         self.workers = [Follower(self.generation, self.database) for _ in range(2)]
         self.encoder = ItemEncoder(self.generation)
-        self.written: dict[str, StoredItem] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "database"):
@@ -126,20 +133,24 @@ class LiveItems(RuleBasedStateMachine):
     def restart(self, which: int) -> None:
         self.workers[which] = Follower(self.generation, self.database)
 
+    @rule(seals=st.booleans())
+    def activate_the_other_bundle(self, seals: bool) -> None:
+        self.database.close()
+        self.active = 1 - self.active
+        self._open()
+        if seals:
+            self.compactor.seal_all()
+
     @rule()
     def restart_everything(self) -> None:
         self.database.close()
-        self.database = Database(store_path(self.state))
-        self.log = ItemLog(self.database)
-        config = self.compactor._config
-        self.compactor = Compactor(config, self.database, generation=self.generation)
-        self.workers = [Follower(self.generation, self.database) for _ in range(2)]
+        self._open()
 
     @invariant()
     def searches_find_what_is_there(self) -> None:
         if not hasattr(self, "workers"):
             return
-        world: World = _WORLD["world"]
+        world = WORLDS[self.active][0]
         truth = self._truth(world)
         rng = np.random.default_rng(len(self.written))
         queries = rng.normal(size=(2, world.vectors.shape[1])).astype(np.float32)
@@ -218,8 +229,14 @@ def holds(raw: dict[str, Any], filter_: Filter) -> bool:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def opened(world: World) -> None:
-    _WORLD.update(world=world, generation=Generation(open_bundle(world.bundle)))
+def opened(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "DIM", 12)
+        patch.setattr(tiny, "COLD", np.eye(12, dtype=np.float32)[0])
+        other = tiny.make_world(tmp_path_factory.mktemp("other"), seed=8)
+    WORLDS[:] = [(one, Generation(open_bundle(one.bundle))) for one in (world, other)]
+    yield
+    WORLDS.clear()
 
 
 TestLiveItems = LiveItems.TestCase
