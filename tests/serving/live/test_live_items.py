@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -245,5 +245,6 @@ TestLiveItems.settings = settings(
     stateful_step_count=10,
     deadline=None,
     derandomize=True,
+    phases=(Phase.generate,),  # shrinking a failure takes minutes here
     suppress_health_check=list(HealthCheck),
 )
