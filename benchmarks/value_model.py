@@ -30,7 +30,7 @@ from training.run import Run, load_best, open_run
 from training.value.evaluate import RETRIEVAL, SAMPLES, VALUE, rank_heads
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
-from training.value.inputs import Examples, ItemArrays, item_arrays, make_examples
+from training.value.inputs import ShownExamples, ItemArrays, item_arrays, make_examples
 from training.value.onnx import export_request_side
 from training.value.stored import StoredValue, load_value
 
@@ -117,7 +117,7 @@ def main() -> None:
 class Table:
     """Exposures as rows of numbers, the categories as their codes."""
 
-    def __init__(self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples) -> None:
+    def __init__(self, run: Run, value: StoredValue, items: ItemArrays, examples: ShownExamples) -> None:
         self.names: list[str] = []
         self.categories: list[str] = []
         self._columns: list[npt.NDArray[Any]] = []
@@ -152,7 +152,7 @@ class Table:
                 pass
 
     def _add_history(
-        self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples
+        self, run: Run, value: StoredValue, items: ItemArrays, examples: ShownExamples
     ) -> None:
         vectors = items.vectors.numpy()
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -184,7 +184,7 @@ class Table:
 
 
 def best_trees(
-    peer: str, fit: Table, choose: Table, examples: dict[str, Examples], place: int
+    peer: str, fit: Table, choose: Table, examples: dict[str, ShownExamples], place: int
 ) -> tuple[lightgbm.Booster, str]:
     """The grid's best trees for one head, by the objective's metric on the choosing day."""
     ranks = peer != LIGHTGBM

@@ -39,18 +39,9 @@ class ValueRanker:
         self._profile_inputs = [n for n in self._session.inputs if n.startswith("profile.")]
         self._reads_times = "gaps" in self._session.inputs or "idle" in self._session.inputs
         self.heads = tuple(head.name for head in model.heads)
-        events = bundle.schema.events
-        self.default_weights = np.array(
-            [
-                -events[head.event].weight
-                if events[head.event].role == "negative"
-                else events[head.event].weight
-                for head in model.heads
-            ],
-            np.float64,
-        )
-        """[T] a head weighs what its event does as a training target; what is unwanted counts
-        against."""
+        weights = [bundle.schema.worth(head.event) for head in model.heads]
+        self.default_weights = np.array(weights, np.float64)
+        """[T] what each head's chance counts in a candidate's value."""
 
     def chances(
         self,
