@@ -100,6 +100,12 @@ def export_value(
             for name, found in value.facts["choosing_day"].items()
         },
     }
+    if value.config.candidates:
+        section["candidates"] = {
+            "retrieved": value.config.candidates,
+            "engaged": value.config.engaged,
+            "seen": run.config.seen,
+        }
     return section, errors
 
 

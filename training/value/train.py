@@ -12,11 +12,13 @@ from model.errors import ConfigError
 from model.towers import TwoTower
 from model.value import ValueNetwork
 from training.run import Run
+from training.value.batch import Examples
 from training.value.config import ValueRunConfig
 from training.value.evaluate import HeadRankings, rank_heads
 from training.value.exposures import ExposureLog, Exposures
 from training.value.fit import fit_network, predict
-from training.value.inputs import item_arrays, make_examples, read_features
+from training.value.from_candidates import counts_of, fit_and_choose
+from training.value.inputs import ItemArrays, item_arrays, make_examples, read_features
 from training.value.item_stats import ItemStats, count_stats
 from training.value.stored import StoredValue, save_value
 
