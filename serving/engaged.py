@@ -1,4 +1,4 @@
-"""What users engaged with and did not convert on, as candidates, for a value model that ranks it."""
+"""What users engaged with and did not convert on, as candidates for the value model."""
 
 from collections.abc import Sequence
 

@@ -130,7 +130,7 @@ class Pipeline:
             for request, answer in some:
                 for kind, least in request.kinds:
                     self._add_kind(request, answer, kind, least)
-                if request.engaged:
+                if request.engaged and answer.candidates is not None:
                     added = engaged(request, answer.readers, answer.vectors, self._catalogue)
                     answer.candidates = with_extra(answer.candidates, added)
 

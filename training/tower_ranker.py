@@ -79,7 +79,7 @@ class TowerRanker:
         *,
         excluded: Sequence[Int64] | None,
     ) -> "Found":
-        """The k best item rows of each user, and how they were found; arguments as of Ranker.top."""
+        """The k best item rows of each user, and how they were found; see Ranker.top."""
         interests = self.interests(histories, users)
         rows, scores = search_interests(
             interests, self.vectors, k, excluded=excluded, how=self._how

@@ -62,7 +62,7 @@ class Lists:
         return replace(
             parts[0],
             starts=np.concatenate([[0], np.cumsum(counts)]),
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in each},
+            **{n: np.concatenate([getattr(part, n) for part in parts]) for n in each},  # type: ignore[arg-type]
         )
 
     def with_heads(self, places: tuple[int, ...]) -> "Lists":

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.atomic import write_text
+from model.errors import ConfigError
 from model.towers import TwoTower
 from training.run import Run
 from training.value.batch import Examples
@@ -121,7 +122,15 @@ def evaluate_value(
     part: Part = "test",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Rank the exposures of a part by the value model and by retrieval, with intervals."""
+    """Rank the exposures of a part by the value model and by retrieval, with intervals.
+
+    Raises ConfigError for a value model that learned from candidates.
+    """
+    if value.config.candidates:
+        raise ConfigError(
+            "this value model learned from candidates, not from exposures. What it ranks is judged "
+            f"by whole lists: penchant evaluate {run.path}."
+        )
     say = progress or (lambda done, what: None)
     say(0.0, "read exposures")
     # The heads as they were learned, whatever dataset.toml declares by now.

@@ -160,9 +160,7 @@ def predict_from(
     network.eval()
     logits = np.empty((len(examples.scores), len(network.config.heads)), np.float32)
     order = examples.by_length()
-    for chosen, batch in examples.batches(
-        order, size=_PREDICTED_TOGETHER, max_history=max_history
-    ):
+    for chosen, batch in examples.batches(order, size=_PREDICTED_TOGETHER, max_history=max_history):
         read = vectors.index_select(0, batch.item_rows)
         logits[chosen] = logits_from(network, read, batch).numpy()
     return logits
@@ -202,7 +200,7 @@ def _loss(
 
 def _came_true(labels: Tensor) -> Bool:
     """[n] whether any head did."""
-    return labels.numpy().any(axis=1)
+    return (labels > 0).any(dim=1).numpy()
 
 
 @torch.no_grad()

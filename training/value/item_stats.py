@@ -59,7 +59,9 @@ def count_stats(training: Interactions, before: Exposures | None) -> ItemStats:
     for code, name in enumerate(training.schema.history_events, 1):
         columns.append(_count(f"count.{name}", training.items[training.events == code], num_items))
     names, values, prior = zip(*columns, strict=True)
-    return ItemStats(names, np.stack(values, axis=1).astype(np.float32), np.float32(prior))
+    return ItemStats(
+        names, np.stack(values, axis=1).astype(np.float32), np.array(prior, np.float32)
+    )
 
 
 def _led_to(before: Exposures, num_items: int) -> Iterator[_Column]:

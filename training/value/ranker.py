@@ -11,15 +11,30 @@ import numpy.typing as npt
 import torch
 
 from training.dataset import Interactions
+from training.evaluate import Reranker
 from training.run import Run
 from training.splits import Questions
 from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker
 from training.value.fit import item_side, predict_from
 from training.value.inputs import ItemArrays
-from training.value.stored import StoredValue
+from training.value.stored import StoredValue, has_value, load_value
 
 Int64 = npt.NDArray[np.int64]
+
+
+def reranker_of(run: Run) -> Reranker | None:
+    """The run's value model for an evaluation; None where there is none, or where it learned from
+    exposures: what is shown in vain tells how to order what is shown, not what to show.
+
+    Raises as load_value does.
+    """
+    if not has_value(run):
+        return None
+    value = load_value(run)
+    if not value.config.candidates:
+        return None
+    return lambda towers, questions: ValueRanker(run, value, towers, questions)
 
 
 class ValueRanker:

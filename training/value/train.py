@@ -93,9 +93,7 @@ def train_value(
     return ValueReport(value, choosing, found.notes)
 
 
-def _from_exposures(
-    run: Run, model: TwoTower, config: ValueRunConfig, say: Progress
-) -> _Material:
+def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Progress) -> _Material:
     """What was shown in the validation part."""
     say(0.0, "read exposures")
     log = ExposureLog(run)
@@ -125,9 +123,7 @@ def _from_exposures(
     return _Material(stats, items, **examples, parts=counts, notes=notes)
 
 
-def _from_candidates(
-    run: Run, model: TwoTower, config: ValueRunConfig, say: Progress
-) -> _Material:
+def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Progress) -> _Material:
     """What might be shown to users whom validation asks."""
     say(0.0, "count item statistics")
     stats = count_stats(run.split.training, None)

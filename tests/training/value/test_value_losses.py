@@ -26,12 +26,13 @@ def test_the_log_loss_is_the_mean_over_what_is_known() -> None:
     assert log_losses(logits, labels, torch.zeros_like(known)).tolist() == [0, 0]
 
 
-def test_the_pairs_are_those_of_one_user() -> None:
-    first, second, weights = same_user_pairs(np.array([7, 3, 7, 7]))
+def test_the_pairs_are_those_of_one_user_of_which_the_first_came_true() -> None:
+    came_true = np.array([True, True, False, True])
+    first, second, weights = same_user_pairs(np.array([7, 3, 7, 7]), came_true)
     found = dict(
         zip(zip(first.tolist(), second.tolist(), strict=True), weights.tolist(), strict=True)
     )
-    sevens = {(i, j): 1 / 3 for i in (0, 2, 3) for j in (0, 2, 3)}
+    sevens = {(i, j): 1 / 3 for i in (0, 3) for j in (0, 2, 3)}
     assert {pair: round(w, 6) for pair, w in found.items()} == {
         pair: round(w, 6) for pair, w in {**sevens, (1, 1): 1.0}.items()
     }
@@ -44,7 +45,7 @@ def test_the_ranking_loss_compares_one_users_exposures() -> None:
     logits = torch.tensor([[1.0], [3.0], [9.0], [7.0]])
     labels = torch.tensor([[1.0], [0.0], [1.0], [0.0]])
     known = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
-    came_true = labels.numpy().any(axis=1)
+    came_true = np.array([True, False, True, False])
     found = ranking_losses(logits, labels, known, same_user_pairs(owners, came_true))
     # One pair, its difference 1 - 3, with weight 1 of 3 exposures; four exposures in all.
     torch.testing.assert_close(found, torch.tensor([softplus(2) / 3 / 4]))

@@ -255,7 +255,7 @@ def test_every_input_counts(case: Case) -> None:
     for name in names - {"mask"} - ({"events"} if one_event else set()):
         value = given[name]
         if value.dtype == np.float32:
-            other = np.roll(value, 1, axis=-1) if value.ndim == 3 else value * 2 + 1
+            other = np.roll(value, 1, axis=-1) if value.shape[2:] > (1,) else value * 2 + 1
         else:
             high = case.config.num_events if name == "events" else 4
             other = (value % high + 1).astype(value.dtype)

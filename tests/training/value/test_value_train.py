@@ -78,9 +78,7 @@ def test_item_statistics_are_counted_before_what_is_fitted(shown: Shown) -> None
     mean = before.labels[:, 0].mean()
     for row in (0, 17):
         mine = before.items == row
-        rate = (before.labels[mine, 0].sum() + PRIOR_TRIES * mean) / (
-            mine.sum() + PRIOR_TRIES
-        )
+        rate = (before.labels[mine, 0].sum() + PRIOR_TRIES * mean) / (mine.sum() + PRIOR_TRIES)
         expected = [rate, np.log1p(mine.sum()), np.log1p(popularity[row])]
         np.testing.assert_allclose(stats.values[row, [0, 2, 3]], expected, rtol=1e-6)
         clicks = (training.items[training.events == 1] == row).sum()
