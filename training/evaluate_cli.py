@@ -57,7 +57,7 @@ def evaluate(
     """Rank the whole catalogue for every held-out user; baselines stand beside the towers.
 
     Where the run has a value model that learned from candidates, it ranks what the towers retrieve
-    and what the user engaged with: the table's first row, "towers + value model".
+    and what the user engaged with: the test table's first row, "towers + value model".
 
     Example: penchant evaluate runs/ml-1m --k 10 --k 50
     Then: penchant evaluate --compare runs/ml-1m runs/ml-1m-before
@@ -94,7 +94,8 @@ def evaluate(
             seen=seen,
             baselines=names,
             sample=sample,
-            reranker=reranker_of(opened),
+            # Validation's answers are what it was fitted to.
+            reranker=reranker_of(opened) if part == "test" else None,
             progress=progress,
         )
     result = run / f"{part}.json"

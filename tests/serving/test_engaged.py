@@ -48,7 +48,8 @@ def shown(runtime: Runtime, user: UserQuery, **options: Any) -> list[int]:
     request.k = request.num_candidates
     answer, slates = runtime.recommend(request)
     assert answer.candidates is not None and slates.left_out == ()
-    return answer.candidates.rows.tolist()
+    rows: list[int] = answer.candidates.rows.tolist()
+    return rows
 
 
 def history_of(world: World, user: str) -> tuple[list[int], list[bool]]:

@@ -176,6 +176,6 @@ def test_another_version_of_the_network_is_named(shop: Shop, tmp_path: Path) -> 
     tensors, body = load_checkpoint(path / WEIGHTS)
     name = "request_side.bottom.candidate.weight"
     save_checkpoint(path / WEIGHTS, {**tensors, name: tensors[name][:, :-3].contiguous()}, body)
-    with pytest.raises(ConfigError, match="trained by another version of Penchant.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"trained by another version of Penchant.*--overwrite"):
         load_value(open_run(path, dataset=shop.run.dataset))
     assert json.loads((path / "value" / "value.json").read_text())["config"]["candidates"] == 6
