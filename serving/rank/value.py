@@ -65,10 +65,11 @@ class ValueRanker:
         """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
 
         rows, events, times, profiles, now: as UserTower.interests; whole histories, however much of
-        them the graph reads. interests: [B, M, D], what it gave. candidates: [B, C] item rows, then -1 where a user has fewer (what is given for those
-        means nothing). vectors_of: rows [...] → [..., E], of -1 anything; None: those of the
-        bundle. scores: [B, C] float32, each candidate's best inner product with the
-        interests. check: called before each run of the graph; what it raises ends the work.
+        them the graph reads. interests: [B, M, D], what it gave. candidates: [B, C] item rows, then
+        -1 where a user has fewer (what is given for those means nothing). scores: [B, C] float32,
+        each candidate's best inner product with the interests. vectors_of: rows [...] → [..., E],
+        of -1 anything; None: those of the bundle. check: called before each run of the graph; what
+        it raises ends the work.
         """
         batch = pad_histories(
             rows,

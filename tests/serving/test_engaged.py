@@ -11,7 +11,16 @@ import pytest
 from model.bundle import open_bundle
 from model.manifest import DIGEST, MANIFEST
 from serving.config import ServerConfig
-from serving.domain import AnyOf, History, RecommendRequest, RerankRequest, UserQuery
+from serving.domain import (
+    NO_LIMIT,
+    AnyOf,
+    History,
+    ItemChange,
+    RecommendRequest,
+    RerankRequest,
+    UserQuery,
+)
+from serving.live.ingest import UpsertRequest
 from serving.runtime import Runtime
 from tests.model.test_manifest import remanifest
 from tests.serving.tiny import START, World, item_id
@@ -125,6 +134,34 @@ def test_several_queries_have_their_own(opened: Open, world: World) -> None:
     for query, found in zip(queries, rows, strict=True):
         assert found.tolist() == shown(opened(RULE), query)
     assert 5 in rows[1] and 9 not in rows[1]
+
+
+def test_live_items_are_engaged_with_too(world: World, tmp_path: Path) -> None:
+    bundle = add_value(world, tmp_path / "bundle", candidates=dict(RULE))
+    runtime = Runtime(ServerConfig(bundle=bundle, state=tmp_path / "state"))
+    try:
+        changes = [
+            ItemChange(
+                item_id=f"new-{craft}", kind="product", features={"title": craft, "craft": craft}
+            )
+            for craft in ("silver", "bamboo")
+        ]
+        assert not runtime.upsert_items(UpsertRequest(changes=changes, budget=NO_LIMIT)).errors
+        runtime.follower.look()
+        names = ["new-silver", item_id(4), "new-bamboo", item_id(3)]
+        user = UserQuery(history=History(names, ["watch"] * 4))
+        rows = runtime.catalogue.rows_of(names).tolist()
+        assert min(rows) >= 0 and set(rows) <= set(shown(runtime, user))
+        silver = AnyOf("craft", ("silver",))
+        crafts = [world.crafts[4], world.crafts[3]]
+        assert crafts == ["bamboo", "silver"]
+        wanted = set(shown(runtime, user, filters=(silver,)))
+        assert {rows[0], rows[3]} <= wanted and not {rows[1], rows[2]} & wanted
+        runtime.delete_items(["new-silver"])
+        runtime.follower.look()
+        assert rows[0] not in shown(runtime, user)
+    finally:
+        runtime.close()
 
 
 def test_a_bundle_of_format_2_ranks_as_it_did(world: World, state: Path, tmp_path: Path) -> None:
