@@ -30,7 +30,7 @@ from training.run import Run, load_best, open_run
 from training.value.evaluate import RETRIEVAL, SAMPLES, VALUE, rank_heads
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
-from training.value.inputs import Examples, ItemArrays, item_arrays, make_examples
+from training.value.inputs import ItemArrays, ShownExamples, item_arrays, make_examples
 from training.value.onnx import export_request_side
 from training.value.stored import StoredValue, load_value
 
@@ -117,7 +117,9 @@ def main() -> None:
 class Table:
     """Exposures as rows of numbers, the categories as their codes."""
 
-    def __init__(self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples) -> None:
+    def __init__(
+        self, run: Run, value: StoredValue, items: ItemArrays, examples: ShownExamples
+    ) -> None:
         self.names: list[str] = []
         self.categories: list[str] = []
         self._columns: list[npt.NDArray[Any]] = []
@@ -131,6 +133,8 @@ class Table:
         for place, name in enumerate(value.stats.names):
             self._add(name.replace(".", "_"), value.stats.values[exposures.items, place])
         self._add("score", examples.scores)
+        for code, event in enumerate(run.data.schema.history_events):
+            self._add(f"past_{event}", examples.past[:, code])
         self._add_history(run, value, items, examples)
         self.cells: Float32 = np.stack(self._columns, axis=1).astype(np.float32)
 
@@ -152,7 +156,7 @@ class Table:
                 pass
 
     def _add_history(
-        self, run: Run, value: StoredValue, items: ItemArrays, examples: Examples
+        self, run: Run, value: StoredValue, items: ItemArrays, examples: ShownExamples
     ) -> None:
         vectors = items.vectors.numpy()
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -184,7 +188,7 @@ class Table:
 
 
 def best_trees(
-    peer: str, fit: Table, choose: Table, examples: dict[str, Examples], place: int
+    peer: str, fit: Table, choose: Table, examples: dict[str, ShownExamples], place: int
 ) -> tuple[lightgbm.Booster, str]:
     """The grid's best trees for one head, by the objective's metric on the choosing day."""
     ranks = peer != LIGHTGBM
@@ -244,6 +248,7 @@ def request_milliseconds(value: StoredValue, run: Path) -> float:
     length = value.config.max_history
     varying = {"history": [1, length], "events": [1, length], "gaps": [1, length]}
     varying |= {"mask": [1, length], "candidates": [1, CANDIDATES], "scores": [1, CANDIDATES]}
+    varying["past"] = [1, CANDIDATES]
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
     given = {}
     for entry in session.get_inputs():

@@ -31,6 +31,19 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateRule:
+    """How the lists were made that a value model learned to rank."""
+
+    retrieved: int
+    """How many of retrieval's best."""
+    engaged: int
+    """How many at most of what the user engaged with and did not convert on."""
+    seen: str
+    """What lists leave out: `filter` all of a user's history, `converted` only what the user
+    converted on, `keep` nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class ValueModel:
     """The value model of a bundle: how likely a user is to click, buy, … (model/value.py)."""
 
@@ -52,6 +65,8 @@ class ValueModel:
     """[S] float32, the statistics of an item of which nothing is known."""
     items: npt.NDArray[np.float32]
     """[N, E] float32, memory-mapped: the item side's output for every item row."""
+    candidates: CandidateRule | None
+    """None: it learned from exposures, and ranks what retrieval finds."""
 
     @property
     def dim(self) -> int:
@@ -198,6 +213,7 @@ def _open_value(path: Path, manifest: Manifest) -> ValueModel | None:
         stats=tuple(body["stats"]["names"]),
         prior=np.asarray(body["stats"]["prior"], np.float32),
         items=np.load(path / VALUE_ITEMS, mmap_mode="r"),
+        candidates=CandidateRule(**body["candidates"]) if "candidates" in body else None,
     )
 
 

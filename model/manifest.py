@@ -23,7 +23,10 @@ from model.atomic import sync, sync_tree
 from model.errors import BundleRejected, ConfigError, DatasetError
 from model.schema import Schema, parse_schema
 
-FORMAT = 2
+FORMAT = 3
+"""What is written."""
+READS = (2, FORMAT)
+"""Of format 2, the value model reads nothing of what a user did with a candidate before."""
 MANIFEST, DIGEST = "manifest.json", "MANIFEST.sha256"
 
 Kind = Literal["bundle", "snapshot", "segment"]
@@ -171,9 +174,10 @@ def open_verified(path: Path, *, kind: Kind) -> Manifest:
             f"{path}: {MANIFEST} does not match {DIGEST}: one of them is damaged. {_AGAIN}"
         )
     manifest = json.loads(text)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READS:
         raise BundleRejected(
-            f"{path}: format {manifest.get('format')!r}; this version reads format {FORMAT}. "
+            f"{path}: format {manifest.get('format')!r}; this version reads formats "
+            f"{' and '.join(map(str, READS))}. "
             "Serve it with the version that wrote it, or export it again."
         )
     if manifest["kind"] != kind:

@@ -159,6 +159,11 @@ class Schema(_Strict):
         """Whether gaps between events are real seconds (or days)."""
         return self.time in ("exact", "day")
 
+    def worth(self, event: str) -> float:
+        """What one such event is worth in a slate: its weight; less than 0 where it is unwanted."""
+        declared = self.events[event]
+        return -declared.weight if declared.role == "negative" else declared.weight
+
     def filterable(self) -> dict[str, Feature]:
         """The item columns that a request may filter on, `kind` among them."""
         columns = {"kind": Feature(type="category", filterable=True)}

@@ -131,7 +131,7 @@ class ValueFeatures(nn.Module):
         self.profile_dropout = nn.Dropout(config.profile_dropout)
         self.attention = TargetAttention(dim, config.attention_heads)
         self.user_size = (3 if config.profile_features else 2) * dim + config.num_events
-        self.candidate_size = 4 * dim + config.attention_heads + 3
+        self.candidate_size = 4 * dim + config.attention_heads + 3 + config.num_events
         self.taste = nn.Linear(self.user_size, dim)
 
     def forward(
@@ -145,6 +145,7 @@ class ValueFeatures(nn.Module):
         profile: Mapping[str, Tensor],
         candidates: Tensor,
         scores: Tensor,
+        past: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """See RequestSide.forward. Returns the user [B, user_size] and the candidates
         [B, C, candidate_size]."""
@@ -184,6 +185,8 @@ class ValueFeatures(nn.Module):
                 likings.amax(dim=-1, keepdim=True),
                 (candidates * taste).sum(dim=-1, keepdim=True),
                 self.standard_scores(scores.unsqueeze(-1)),
+                # Not standardised: nearly all are 0, so that their scale would say what is rare.
+                past,
             ],
             dim=-1,
         )
@@ -256,18 +259,21 @@ class RequestSide(nn.Module):
         profile: Mapping[str, Tensor],
         candidates: Tensor,
         scores: Tensor,
+        past: Tensor,
     ) -> Tensor:
         """history: [B, L, E] item-side vectors, oldest first, padded on the left, L at most
         max_history. events: [B, L] int64 codes from 1, 0 where padded. gaps: [B, L] float32 seconds
         since the event before. mask: [B, L] bool, True on real events. idle: [B] float32 seconds
         since the last event; gaps and idle are None where the dataset has no times. interests:
         [B, M, D] from the user tower. profile: encoded user features. candidates: [B, C, E]
-        item-side vectors. scores: [B, C] float32, the best inner product with the interests.
+        item-side vectors. scores: [B, C] float32, the best inner product with the interests. past:
+        [B, C, num_events] float32, log1p of how often the user did each kind of event with the
+        candidate, in all of the history (model/past.py).
 
         Returns logits [B, C, T].
         """
         user, candidate = self.features(
-            history, events, gaps, mask, idle, interests, profile, candidates, scores
+            history, events, gaps, mask, idle, interests, profile, candidates, scores, past
         )
         logits: Tensor = self.heads(self.bottom(user, candidate))
         return logits

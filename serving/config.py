@@ -97,8 +97,9 @@ class ServerConfig:
     """Threads inside one ONNX Runtime call. More than one spins on the cores of other workers."""
     faiss_threads: int = 1
     """Threads inside one FAISS search."""
-    candidates: int = 500
-    """Candidates that Recommend retrieves and ranks for a slate, where a request does not say."""
+    candidates: int = 0
+    """Candidates that Recommend retrieves and ranks for a slate, where a request does not say; 0:
+    as many as the bundle's value model learned to rank, or 500 where it learned from exposures."""
     diversity: float = 0.0
     """How diverse slates are, 0 to 1, where a request does not say."""
     seal_rows: int = 16_384
@@ -148,10 +149,10 @@ class ServerConfig:
         _require(self.onnx_threads >= 1, "onnx_threads", self.onnx_threads, "at least 1")
         _require(self.faiss_threads >= 1, "faiss_threads", self.faiss_threads, "at least 1")
         _require(
-            1 <= self.candidates <= self.limits.max_ranked,
+            0 <= self.candidates <= self.limits.max_ranked,
             "candidates",
             self.candidates,
-            f"1 to {self.limits.max_ranked} (limits.max_ranked)",
+            f"0 to {self.limits.max_ranked} (limits.max_ranked)",
         )
         _require(self.seal_rows >= 1, "seal_rows", self.seal_rows, "1 or more items")
         _require(0 <= self.diversity <= 1, "diversity", self.diversity, "0 to 1")

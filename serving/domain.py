@@ -131,6 +131,13 @@ class RetrieveRequest:
     time_us: int = 0
     kinds: tuple[tuple[str, int], ...] = ()
     """Kinds of which so many candidates are wanted beside the k best of all; not in the proto."""
+    exclude_converted: bool = False
+    """As exclude_seen, of what the user converted on alone; not in the proto."""
+    engaged: int = 0
+    """So many at most of what the user engaged with and did not convert on are candidates, too; not
+    in the proto."""
+    whole_history: bool = False
+    """Whether what is further back than the tower reads is wanted, too; not in the proto."""
     first: int = 0
     """The number of the first query, where these are a part of a caller's; not in the proto."""
     budget: Budget = NO_LIMIT
@@ -236,6 +243,8 @@ class EmbedRequest:
     objective: str = ""
     time_us: int = 0
     first: int = 0
+    """As in RetrieveRequest."""
+    whole_history: bool = False
     """As in RetrieveRequest."""
     budget: Budget = NO_LIMIT
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from model.bundle import Bundle
 from model.errors import BundleRejected
 from model.items import Hashes
+from model.past import conversions
 from serving.domain import AnyOf
 from serving.encoder import ItemTower, UserTower
 from serving.index.base import DeviceName, IndexName
@@ -68,6 +69,7 @@ class Generation:
         bundle.require_in_place()  # tower and index are open now, too
         self.filters = FilterIndex(bundle.items, bundle.schema)
         self.event_codes = bundle.event_codes
+        self.conversions = conversions(bundle.schema)
         self.objectives = {name: code for code, name in enumerate(bundle.objectives)}
         self.default_event = next(
             (n for n in self.event_codes if self.schema.events[n].role == "engagement"),

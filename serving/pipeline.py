@@ -23,6 +23,7 @@ from serving.domain import (
     RetrieveRequest,
     SimilarRequest,
 )
+from serving.engaged import engaged
 from serving.errors import Cancelled, StoreUnavailable, UnknownItem
 from serving.live.catalogue import Catalogue
 from serving.rank.costs import Costs, new_costs
@@ -129,6 +130,9 @@ class Pipeline:
             for request, answer in some:
                 for kind, least in request.kinds:
                     self._add_kind(request, answer, kind, least)
+                if request.engaged and answer.candidates is not None:
+                    added = engaged(request, answer.readers, answer.vectors, self._catalogue)
+                    answer.candidates = with_extra(answer.candidates, added)
 
     def _similar(self, request: SimilarRequest) -> Candidates:
         """The neighbours of items or vectors. Raises UnknownItem for an id that there is not."""
@@ -273,13 +277,13 @@ class Pipeline:
 
     def _excluded(self, item_ids: Sequence[str], request: RetrieveRequest, reader: Reader) -> Int64:
         """Sorted distinct rows that the query must not return."""
-        if not item_ids and not request.exclude_seen and not len(reader.rejected):
-            return NOTHING
         parts = [self._catalogue.rows_of(item_ids), reader.rejected]
         if request.exclude_seen:
             # Every event of the history counts as seen, also those that the tower does not read.
             parts.append(reader.seen)
-        return _distinct(np.concatenate(parts))
+        elif request.exclude_converted:
+            parts.append(reader.rows[self._catalogue.generation.conversions[reader.events]])
+        return _distinct(np.concatenate(parts)) if any(map(len, parts)) else NOTHING
 
 
 def together(answers: Sequence[Answer]) -> Answer:

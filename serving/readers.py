@@ -42,7 +42,7 @@ class Reader:
     """What is known about one query's user. Rows belong to the catalogue that it was read for."""
 
     rows: Int64
-    """[L] item rows that the tower reads, oldest first, all >= 0."""
+    """[L] item rows that the tower reads the newest of, oldest first, all >= 0."""
     events: Int64
     """[L] event codes from 1."""
     times: Int64
@@ -94,7 +94,7 @@ class Readers:
         if query.history is not None:
             return self._inline(query, query.history, position, num_shown, until)
         wanted = self._generation.bundle.max_history
-        limit = None if until else max(wanted, num_shown)
+        limit = None if until or request.whole_history else max(wanted, num_shown)
         while True:
             stored = self._store.read(query.user_id, limit=limit, others=exclude_seen)
             if stored is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model.bundle import CandidateRule
 from serving.batching import Batcher
 from serving.checks import check_ids, check_length
 from serving.config import ServerConfig
@@ -59,6 +60,9 @@ from serving.validate_ranking import check_recommend, check_rerank
 
 Float32 = npt.NDArray[np.float32]
 
+DEFAULT_CANDIDATES = 500
+"""Candidates of a slate where neither the request, nor the server's configuration, nor the bundle
+says how many."""
 MAX_BATCH_QUERIES = 64
 """Queries computed together at most; a request with more is answered in parts, between which others
 have their turn. A query that brings several times as many vectors as a user has interests counts as
@@ -121,11 +125,14 @@ class Runtime:
 
     def recommend(self, request: RecommendRequest) -> tuple[Answer, Slates]:
         """What to show to each query's user; raises as `retrieve` does."""
-        if not request.num_candidates:
-            request.num_candidates = max(self._candidates, request.k)
         catalogue = self.catalogue
+        rule = _rule_of(catalogue)
+        if not request.num_candidates:
+            usual = DEFAULT_CANDIDATES if rule is None else rule.retrieved
+            usual = self._candidates or min(usual, self.limits.max_ranked)
+            request.num_candidates = max(usual, request.k)
         check_recommend(request, self.limits, catalogue)
-        answer = self._submit(catalogue, self._retrieval(request))
+        answer = self._submit(catalogue, self._retrieval(request, catalogue))
         slates = self._ranked(answer, request)
         shown = catalogue.is_shown(slates.candidates.rows)
         return answer, slates if shown.all() else slates.kept(shown)
@@ -138,6 +145,7 @@ class Runtime:
             queries=request.queries,
             objective=request.objective,
             time_us=request.time_us,
+            whole_history=catalogue.generation.value is not None,
             budget=request.budget,
         )
         answer = self._submit(catalogue, embed)
@@ -265,15 +273,22 @@ class Runtime:
             return 1
         return max(-(-len(query.vectors) // self.generation.bundle.num_interests), 1)
 
-    def _retrieval(self, request: RecommendRequest) -> RetrieveRequest:
-        """The candidates that a recommendation is made of."""
-        num_candidates = request.num_candidates
+    def _retrieval(self, request: RecommendRequest, catalogue: Catalogue) -> RetrieveRequest:
+        """The candidates that a recommendation is made of.
+
+        Where the bundle says what its lists leave out of a history, that is left out; else all.
+        """
+        num_candidates, rule = request.num_candidates, _rule_of(catalogue)
+        leaves_out = "filter" if rule is None else rule.seen
         return RetrieveRequest(
             queries=request.queries,
             k=num_candidates,
             filters=request.filters,
             objective=request.objective,
-            exclude_seen=not request.include_seen,
+            exclude_seen=leaves_out == "filter" and not request.include_seen,
+            exclude_converted=leaves_out == "converted" and not request.include_seen,
+            engaged=0 if rule is None or leaves_out == "filter" else rule.engaged,
+            whole_history=catalogue.generation.value is not None,
             time_us=request.time_us,
             kinds=tuple(
                 # Of as many candidates as the slate of the kind alone would have.
@@ -322,6 +337,12 @@ def _without_gone(answer: Answer) -> Answer:
     if not shown.all():
         answer.candidates = answer.candidates.kept(shown)
     return answer
+
+
+def _rule_of(catalogue: Catalogue) -> CandidateRule | None:
+    """How the lists are made that the bundle's value model learned to rank."""
+    value = catalogue.generation.value
+    return None if value is None else value.candidates
 
 
 class _BundleCounted:

@@ -53,8 +53,12 @@ def serve(
     onnx_threads: Annotated[int, typer.Option(help="Threads inside one run of the tower.")] = 1,
     faiss_threads: Annotated[int, typer.Option(help="Threads inside one search.")] = 1,
     candidates: Annotated[
-        int, typer.Option(help="Candidates that a recommendation ranks, where a call says nothing.")
-    ] = 500,
+        int,
+        typer.Option(
+            help="Candidates that a recommendation ranks, where a call says nothing; 0: as the "
+            "bundle's value model learned, or 500."
+        ),
+    ] = 0,
     diversity: Annotated[
         float, typer.Option(help="How diverse slates are, 0 to 1, where a call says nothing.")
     ] = 0.0,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 Bool = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
+Reranker = Callable[[TowerRanker, Questions], Ranker]
+"""Makes a ranker of a run's towers, for some questions."""
 
 KS = (10, 50)
 BATCH_USERS = 256
@@ -72,7 +74,7 @@ class Evaluation:
         return [m for m in self.metrics[first] if f"{first}/{m}" in self.users.columns]
 
     def differences(self, metrics: Sequence[str]) -> dict[str, dict[str, Difference]]:
-        """Baseline → metric → how much better the towers are, paired over users."""
+        """Ranker → metric → how much better the first of all is, paired over users."""
         candidate, *references = self.metrics
         return compare_rankers(self.users, candidate, references, metrics)
 
@@ -116,13 +118,15 @@ def evaluate_run(
     baselines: Sequence[str] = ("popularity",),
     sample: int | None = None,
     with_circles: bool = True,
+    reranker: Reranker | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Ask a run's split of its towers, and of baselines fitted on the same training events.
 
     seen: what lists leave out; None: as the run's config says. baselines: names of BASELINES; one
     that the dataset does not allow is left out. sample: at most so many users, the same for every
-    run. with_circles: whether discovery is measured, which needs the circles of taste.
+    run. with_circles: whether discovery is measured, which needs the circles of taste. reranker:
+    what orders the towers' candidates anew, then the first of the table, before the towers.
 
     Raises DatasetError if the part asks for nothing.
     """
@@ -132,7 +136,9 @@ def evaluate_run(
     questions = everyone.sample(sample, seed=SEED)
     training = run.split.training
     vectors = item_vectors(run.items, model)
-    rankers: list[Ranker] = [TowerRanker(model, vectors, questions, profiles=run.profiles)]
+    towers = TowerRanker(model, vectors, questions, profiles=run.profiles)
+    rankers: list[Ranker] = [] if reranker is None else [reranker(towers, questions)]
+    rankers.append(towers)
     fitted, refused = fit_baselines(
         baselines,
         training,

@@ -56,6 +56,9 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for every held-out user; baselines stand beside the towers.
 
+    Where the run has a value model that learned from candidates, it ranks what the towers retrieve
+    and what the user engaged with: the test table's first row, "towers + value model".
+
     Example: penchant evaluate runs/ml-1m --k 10 --k 50
     Then: penchant evaluate --compare runs/ml-1m runs/ml-1m-before
     """
@@ -73,6 +76,7 @@ def evaluate(
     from training.evaluation_report import evaluation_page, evaluation_tables
     from training.html import write_page
     from training.run import load_best, open_run
+    from training.value.ranker import reranker_of
 
     run = runs[0]
     if html is not None:
@@ -90,6 +94,8 @@ def evaluate(
             seen=seen,
             baselines=names,
             sample=sample,
+            # Validation's answers are what it was fitted to.
+            reranker=reranker_of(opened) if part == "test" else None,
             progress=progress,
         )
     result = run / f"{part}.json"

@@ -44,6 +44,7 @@ from training.onnx_towers import (
 from training.run import Run
 from training.tower_ranker import item_vectors
 from training.value.export import ValueErrors, export_value
+from training.value.ranker import reranker_of
 from training.value.stored import has_value, load_value
 
 METRIC_USERS = 20_000
@@ -116,7 +117,7 @@ def export_run(
         vectors, items, schema, run.data.popularity(), seed=run.config.seed
     )
     say(0.2, "measure on the test split")
-    metrics = evaluate_run(run, model, sample=METRIC_USERS).to_json()
+    metrics = evaluate_run(run, model, sample=METRIC_USERS, reranker=reranker_of(run)).to_json()
     body: dict[str, Any] = {
         "dim": run.tower.dim,
         "num_interests": run.tower.num_interests,

@@ -4,6 +4,7 @@ Lists are made as serving makes them: an exact search for every interest, merged
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
@@ -25,6 +26,18 @@ FAISS_ROWS = 50_000
 """Larger catalogues are scanned by FAISS, which holds no block of scores."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the towers found for B users."""
+
+    rows: Int64
+    """[B, k] item rows, best first; -1 where nothing is left."""
+    scores: Float32
+    """[B, k] the best inner product with the interests; -inf where there is no row."""
+    interests: Float32
+    """[B, M, D] what they were found with."""
+
+
 class TowerRanker:
     """The towers of a run as a Ranker (training/ranking.py)."""
 
@@ -42,7 +55,8 @@ class TowerRanker:
         """vectors: [V, D] of all items, on the model's device. questions: when each user asks. how:
         interests are merged (model/merge.py)."""
         self._model, self._vectors, self._profiles, self._how = model, vectors, profiles, how
-        self._matrix: Float32 = vectors.float().cpu().numpy()
+        self.vectors: Float32 = vectors.float().cpu().numpy()
+        """[V, D]"""
         self._idle = np.zeros(questions.histories.num_users, np.float32)
         self._idle[questions.users] = questions.idle
 
@@ -55,8 +69,22 @@ class TowerRanker:
         excluded: Sequence[Int64] | None,
     ) -> Int64:
         """The k best item rows of each user; see Ranker.top."""
+        return self.find(histories, users, k, excluded=excluded).rows
+
+    def find(
+        self,
+        histories: Interactions,
+        users: Int64,
+        k: int,
+        *,
+        excluded: Sequence[Int64] | None,
+    ) -> "Found":
+        """The k best item rows of each user, and how they were found; see Ranker.top."""
         interests = self.interests(histories, users)
-        return search_interests(interests, self._matrix, k, excluded=excluded, how=self._how)
+        rows, scores = search_interests(
+            interests, self.vectors, k, excluded=excluded, how=self._how
+        )
+        return Found(rows, scores, interests)
 
     def interests(self, histories: Interactions, users: Int64) -> Float32:
         """Interest vectors [B, M, D] of these users."""
@@ -91,14 +119,15 @@ def search_interests(
     *,
     excluded: Sequence[Int64] | None,
     how: How = "quota",
-) -> Int64:
-    """Merged candidates of users: interests [B, M, D] → rows [B, k]. excluded: B arrays of rows."""
+) -> tuple[Int64, Float32]:
+    """Merged candidates of users: interests [B, M, D] → rows and scores [B, k], -1 and -inf for
+    none. excluded: B arrays of rows."""
     batch, num_interests, dim = interests.shape
     repeated = None if excluded is None else [out for out in excluded for _ in range(num_interests)]
     search = exact_search if len(vectors) <= FAISS_ROWS else _scan
     rows, scores = search(interests.reshape(-1, dim), vectors, k, excluded=repeated)
     shape = (batch, num_interests, k)
-    return merge_interests(rows.reshape(shape), scores.reshape(shape), k, how=how)[0]
+    return merge_interests(rows.reshape(shape), scores.reshape(shape), k, how=how)[:2]
 
 
 def _scan(

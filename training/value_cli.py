@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model.config import require
 from model.errors import ConfigError
 from training.terminal import progress_bar, say, suggest
 
@@ -19,6 +20,13 @@ Moved = Annotated[
 
 def train_value(
     run: Annotated[Path, typer.Argument(help="A run folder, made by `penchant train`.")],
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            help="Learn from so many candidates of retrieval a user, and what the user engaged "
+            "with, instead of exposures."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many epochs.")] = None,
     max_history: Annotated[
@@ -34,7 +42,12 @@ def train_value(
     It learns from the logged exposures of the validation part but its last day, and stops by that
     day. The towers must have been trained with --split time, or on a published split.
 
+    With --candidates it learns from what might have been shown: for each user whom validation asks,
+    the best of retrieval and what the user engaged with and did not convert on. Nothing needs to be
+    logged, any split will do, and a fifth of the users say when to stop.
+
     Example: penchant train-value runs/my-shop
+    Or: penchant train-value runs/my-shop --candidates 100
     """
     from training.memory import keep_freed_memory
 
@@ -45,7 +58,14 @@ def train_value(
     from training.value.stored import REPORT, has_value
     from training.value.train import train_value as start
 
-    given: dict[str, Any] = {"seed": seed, "epochs": epochs, "max_history": max_history}
+    if candidates is not None:
+        require(candidates >= 1, "--candidates", candidates, "1 or more")
+    given: dict[str, Any] = {
+        "candidates": candidates,
+        "seed": seed,
+        "epochs": epochs,
+        "max_history": max_history,
+    }
     config = replace(
         ValueRunConfig(), **{name: value for name, value in given.items() if value is not None}
     )
@@ -62,17 +82,26 @@ def train_value(
     for note in report.notes:
         say(f"note: {note}", style="yellow")
     facts = report.value.facts
-    fitted = facts["parts"]["fit"]
+    fitted, kind = facts["parts"]["fit"], "candidates" if candidates else "exposures"
     say(
-        f"{fitted['exposures']:,} exposures of {fitted['users']:,} users to fit; best epoch "
+        f"{fitted[kind]:,} {kind} of {fitted['users']:,} users to fit; best epoch "
         f"{facts['best_epoch']}, {facts['seconds'] / 60:.1f} minutes"
     )
-    say(heads_table(facts["choosing_day"], title="The choosing day"))
+    if candidates:
+        say(
+            f"what validation asks for is among the candidates of {_share(fitted):.1%} of these, "
+            f"and of {_share(facts['parts']['choose']):.1%} of the users who choose"
+        )
+    title = "The users who choose" if candidates else "The choosing day"
+    say(heads_table(facts["choosing_day"], title=title))
     say(f"JSON: {run / REPORT}")
-    suggest(
-        f"penchant evaluate-value {run}, or penchant export {run} --bundle BUNDLE "
-        "--snapshot SNAPSHOT"
-    )
+    judge = "evaluate" if candidates else "evaluate-value"
+    suggest(f"penchant {judge} {run}, or penchant export {run} --bundle BUNDLE --snapshot SNAPSHOT")
+
+
+def _share(part: dict[str, Any]) -> float:
+    """Of how many users the answer is among the candidates."""
+    return float(part["users_whose_answer_is_among_them"] / part["users"])
 
 
 def evaluate_value(

@@ -5,8 +5,9 @@
 The folders are as `penchant import retailrocket`, `taobao` and `mule` read them. On each set two
 towers are trained with the same recipe: one on all acts, one on the purchases alone; both are asked
 for the held-out purchase, with the same items left out of the lists. Relisting (what the user
-viewed or carted and did not buy) stands beside them. Started again with the same DIR, it goes on
-where it stopped; a set that is done keeps its rows in DIR, and `--only NAME` does one.
+viewed or carted and did not buy) stands beside them; where lists may hold such items, so does a
+value model that ranks them together with what the towers retrieve. Started again with the same DIR,
+it goes on where it stopped; a set that is done keeps its rows in DIR, and `--only NAME` does one.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from trained import Trained, imported, trained, write_result
+from trained import Trained, imported, penchant, trained, write_result
 
 from model.schema import read_schema
 from training.baselines import fit_baselines
@@ -27,10 +28,13 @@ from training.dataset import Interactions, load_user_ids
 from training.evaluate import SEED, evaluate
 from training.importers.writer import new_dataset
 from training.ranking import Ranker
-from training.splits import Int64
+from training.splits import Int64, Questions
 from training.tower_ranker import TowerRanker
+from training.value.ranker import ValueRanker
+from training.value.stored import has_value, load_value
 
 METRICS = ("hr@10", "ndcg@10", "recall@50")
+VALUE, RELISTING = ValueRanker.name, "relisting"
 ALL, BUYS = "towers, all acts", "towers, purchases alone"
 
 
@@ -44,6 +48,9 @@ class Set:
     options: tuple[object, ...] = ()
     drops: tuple[str, ...] = ()
     """Acts that no run sees."""
+    candidates: int = 0
+    """How many of the towers' best a value model ranks, with what the user engaged with; 0: there
+    is none."""
 
 
 SETS = {
@@ -51,7 +58,13 @@ SETS = {
     "taobao": Set(
         "Taobao UserBehavior, cart and favourite", "taobao", "behaviours", (), ("view_of_bought",)
     ),
-    "mule": Set("Taobao (MULE)", "mule", "bags", ("--target", "buy", "--seen", "converted")),
+    "mule": Set(
+        "Taobao (MULE)",
+        "mule",
+        "bags",
+        ("--target", "buy", "--seen", "converted"),
+        candidates=50,
+    ),
 }
 
 
@@ -94,6 +107,14 @@ def asked_elsewhere(made: Trained, other: Trained, name: str) -> Ranker:
     return OwnHistories(name, made.ranker(asked, name).ranker, asked.histories, rows)
 
 
+def with_value(every: Trained, asked: Questions, candidates: int) -> ValueRanker:
+    """The towers on all acts, and the value model that was trained behind them."""
+    if not has_value(every.run):
+        penchant("train-value", every.run.path, "--candidates", candidates)
+    towers = every.ranker(asked, ALL).ranker
+    return ValueRanker(every.run, load_value(every.run), towers, asked)
+
+
 def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, Any]:
     """Train both towers, read test, give the set's rows and figures."""
     whole = imported(chosen.importer, source, work / "dataset")
@@ -113,8 +134,10 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
     )
     asked, training = every.questions("test"), every.run.split.training
     items = every.run.read_items()
-    baselines, _ = fit_baselines(("popularity", "als", "relisting"), training, items, seed=SEED)
+    baselines, _ = fit_baselines(("popularity", "als", RELISTING), training, items, seed=SEED)
     rankers = [every.ranker(asked, ALL), asked_elsewhere(alone, every, BUYS), *baselines]
+    if chosen.candidates:
+        rankers.append(with_value(every, asked, chosen.candidates))
     seen = every.run.config.seen
     found = evaluate(asked, rankers, ks=(10, 50), popularity=training.popularity(), seen=seen)
     rows = [[f"**{chosen.title}** ({len(asked.users):,} purchases)", *[""] * (len(METRICS) + 3)]]
@@ -145,6 +168,10 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
     against = found.metrics[BUYS]["ndcg@10"]
     figures["relative ndcg@10 over purchases alone"] = gaps[BUYS].mean / against
     figures["its interval"] = [gaps[BUYS].low / against, gaps[BUYS].high / against]
+    if chosen.candidates:
+        ours, theirs = (found.users[f"{name}/ndcg@10"].to_numpy() for name in (VALUE, RELISTING))
+        gap = paired_difference(ours, theirs)
+        figures["value model above relisting, ndcg@10"] = [gap.mean, gap.low, gap.high]
     return {"rows": rows, "figures": figures}
 
 
@@ -176,6 +203,12 @@ def main() -> None:
         if (key := f"{name}/relative ndcg@10 over purchases alone") in figures
         for low, high in [figures[f"{name}/its interval"]]
     ]
+    above = [
+        f"{SETS[name].title}: {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        for name in SETS
+        if (key := f"{name}/value model above relisting, ndcg@10") in figures
+        for mean, low, high in [figures[key]]
+    ]
     write_result(
         "behaviours",
         title="What views and carts teach of purchases",
@@ -186,7 +219,9 @@ def main() -> None:
             "what the user bought before is not listed, elsewhere nothing of the history is. "
             "Unseen: the purchase is of an item that the user neither viewed nor carted. "
             "Differences are paired over users, with 95 % bootstrap intervals. NDCG@10 relative to "
-            f"purchases alone: {'; '.join(gains)}."
+            f"purchases alone: {'; '.join(gains)}. {VALUE.capitalize()}: the value model ranks the "
+            "towers' best and what the user viewed or carted and did not buy; it learned from the "
+            f"purchases of validation. Its NDCG@10 above relisting: {'; '.join(above) or '–'}."
         ),
         command=(
             "python benchmarks/quality/behaviours.py RETAILROCKET TAOBAO-UB TAOBAO-MULE --work DIR"

@@ -20,7 +20,7 @@ from training.run import Run, load_best, open_run
 from training.splits import Int64, Part, Questions
 from training.tower_ranker import TowerRanker, item_vectors
 
-__all__ = ["ROOT", "Named", "Trained", "imported", "trained", "write_result"]
+__all__ = ["ROOT", "Named", "Trained", "imported", "penchant", "trained", "write_result"]
 """The last is of benchmarks/results.py, which is found once this module has been imported."""
 
 

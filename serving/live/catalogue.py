@@ -197,6 +197,19 @@ class Catalogue:
             shown[places] = (self._base_alive if part is None else part.alive)[local]
         return shown
 
+    def holds(self, filters: tuple[Filter, ...], rows: Int64) -> Bool:
+        """[n] of which of these rows, all of which may be retrieved, all (checked) filters hold."""
+        if not filters:
+            return np.ones(len(rows), bool)
+        bitmap = self.generation.filters.bitmap(filters)
+        assert bitmap is not None
+        if self._is_base(rows):
+            return bitmap.mask[rows]
+        held = np.empty(len(rows), bool)
+        for part, places, local in self._split(rows):
+            held[places] = bitmap.mask[local] if part is None else part.holds(filters, local)
+        return held
+
     # --- reading: search --------------------------------------------------------------------------
 
     def search(

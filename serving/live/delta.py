@@ -100,6 +100,10 @@ class Delta:
         masks = [chunk.mask(filters) for chunk in self._chunks if chunk.start < num_rows]
         return np.concatenate(masks)[:num_rows] if masks else np.ones(0, bool)
 
+    def holds(self, filters: tuple[Filter, ...], rows: Int64) -> Bool:
+        """See Part.holds."""
+        return self.mask(filters, self.num_rows)[rows]
+
     def search(
         self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
     ) -> tuple[Int64, Float32]:

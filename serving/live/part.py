@@ -63,6 +63,9 @@ class Part(Protocol):
     def column(self, name: str, rows: Int64) -> pa.Array:
         """One raw column at these rows."""
 
+    def holds(self, filters: tuple[Filter, ...], rows: Int64) -> Bool:
+        """[n] of which of these rows all (checked, at least one) filters hold."""
+
     def search(
         self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
     ) -> tuple[Int64, Float32]:

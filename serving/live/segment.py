@@ -137,6 +137,12 @@ class Segment:
         """All rows, as items.arrow."""
         return self._items.table
 
+    def holds(self, filters: tuple[Filter, ...], rows: Int64) -> Bool:
+        """See Part.holds."""
+        bitmap = self._filters.bitmap(filters)
+        assert bitmap is not None
+        return bitmap.mask[rows]
+
     def search(
         self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
     ) -> tuple[Int64, Float32]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.bundle import Bundle, ValueModel
 from model.encode import pad_histories
+from model.past import Past
 from model.tower_session import TowerSession
 from serving.encoder import history_arrays
 from serving.profiles import Profiles
@@ -35,22 +36,17 @@ class ValueRanker:
         self.items: Float32 = np.asarray(model.items)
         """[N, E], what the item side made of the bundle's items."""
         self.dim = model.dim
+        self.candidates = model.candidates
+        """How lists are made; None: of what retrieval finds alone."""
+        self._num_events = len(bundle.event_codes)
         self._profiles, self._max_history = profiles, model.max_history
         self._profile_inputs = [n for n in self._session.inputs if n.startswith("profile.")]
+        self._reads_past = "past" in self._session.inputs
         self._reads_times = "gaps" in self._session.inputs or "idle" in self._session.inputs
         self.heads = tuple(head.name for head in model.heads)
-        events = bundle.schema.events
-        self.default_weights = np.array(
-            [
-                -events[head.event].weight
-                if events[head.event].role == "negative"
-                else events[head.event].weight
-                for head in model.heads
-            ],
-            np.float64,
-        )
-        """[T] a head weighs what its event does as a training target; what is unwanted counts
-        against."""
+        weights = [bundle.schema.worth(head.event) for head in model.heads]
+        self.default_weights = np.array(weights, np.float64)
+        """[T] what each head's chance counts in a candidate's value."""
 
     def chances(
         self,
@@ -68,11 +64,12 @@ class ValueRanker:
     ) -> Float32:
         """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
 
-        rows, events, times, profiles, now: as UserTower.interests. interests: [B, M, D], what it
-        gave. candidates: [B, C] item rows, then -1 where a user has fewer (what is given for those
-        means nothing). vectors_of: rows [...] → [..., E], of -1 anything; None: those of the
-        bundle. scores: [B, C] float32, each candidate's best inner product with the
-        interests. check: called before each run of the graph; what it raises ends the work.
+        rows, events, times, profiles, now: as UserTower.interests; whole histories, however much of
+        them the graph reads. interests: [B, M, D], what it gave. candidates: [B, C] item rows, then
+        -1 where a user has fewer (what is given for those means nothing). scores: [B, C] float32,
+        each candidate's best inner product with the interests. vectors_of: rows [...] → [..., E],
+        of -1 anything; None: those of the bundle. check: called before each run of the graph; what
+        it raises ends the work.
         """
         batch = pad_histories(
             rows,
@@ -86,10 +83,13 @@ class ValueRanker:
         arrays["interests"] = interests
         if self._profile_inputs:
             arrays.update(self._profiles.arrays(profiles, self._profile_inputs))
+        past = self._past(rows, events, candidates) if self._reads_past else None
         num_users, num_candidates = candidates.shape
         if num_users * num_candidates <= CANDIDATES_A_RUN:
             check()
-            return self._run(arrays, candidates, scores, slice(None), num_candidates, vectors_of)
+            return self._run(
+                arrays, candidates, scores, past, slice(None), num_candidates, vectors_of
+            )
         # Users with about as many candidates go together: one with many must not widen all.
         counts = (candidates >= 0).sum(axis=1)
         order = np.argsort(-counts, kind="stable")
@@ -99,15 +99,31 @@ class ValueRanker:
             check()
             width = int(counts[order[start]])
             users = order[start : start + max(CANDIDATES_A_RUN // width, 1)]
-            found[users, :width] = self._run(arrays, candidates, scores, users, width, vectors_of)
+            found[users, :width] = self._run(
+                arrays, candidates, scores, past, users, width, vectors_of
+            )
             start += len(users)
         return found
+
+    def _past(self, rows: Sequence[Int64], events: Sequence[Int64], candidates: Int64) -> Float32:
+        """[B, C, num_events] what each user did with each candidate before."""
+        starts = np.concatenate([[0], np.cumsum([len(one) for one in rows])])
+        items = np.concatenate(rows)
+        done = Past(
+            items,
+            np.concatenate(events),
+            starts,
+            num_items=int(max(items.max(initial=0), candidates.max(initial=0))) + 1,
+            num_events=self._num_events,
+        )
+        return done.of(np.arange(len(rows)), candidates)
 
     def _run(
         self,
         arrays: Mapping[str, npt.NDArray[Any]],
         candidates: Int64,
         scores: Float32,
+        past: Float32 | None,
         users: slice | Int64,
         width: int,
         vectors_of: Callable[[Int64], Float32],
@@ -116,6 +132,8 @@ class ValueRanker:
         part = {name: values[users] for name, values in arrays.items()}
         part["candidates"] = vectors_of(candidates[users, :width])
         part["scores"] = scores[users, :width]
+        if past is not None:
+            part["past"] = past[users, :width]
         return self._session.run(part)
 
     def _vectors_of(self, rows: Int64) -> Float32:

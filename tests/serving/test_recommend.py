@@ -1,5 +1,6 @@
 """Recommend and Rerank on a real socket, against values worked out from the hand-made models."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,7 @@ def chances_of(world: World, items: np.ndarray, user: int, names: list[str]) -> 
     window = range(first, len(history))
     last = START + timedelta(hours=len(history) - 1)
     rows = [row(name) for name in names]
+    done = Counter((r, i % 3 == 2) for i, r in enumerate(history))
     return probabilities(
         items[[history[i] for i in window]],
         [2 if i % 3 == 2 else 1 for i in window],
@@ -55,6 +57,7 @@ def chances_of(world: World, items: np.ndarray, user: int, names: list[str]) -> 
         city,
         items[rows],
         (world.vectors[rows] @ interests.T).max(axis=1),
+        np.log1p([[done[r, False], done[r, True]] for r in rows]),
     )
 
 
@@ -183,6 +186,22 @@ def test_rerank_ranks_the_callers_candidates(
     assert (np.diff(ranked.values) <= 1e-6).all()
     assert client.rerank("user-005", names, k=3, time_us=NOW_US).item_ids == ranked.item_ids[:3]
     assert client.rerank("user-005", []).item_ids == []
+
+
+def test_what_was_done_before_counts_however_long_ago(
+    client: Client, world: World, items: np.ndarray
+) -> None:
+    """user-039 has 39 events, of which the value model reads the newest 5."""
+    history = world.histories["user-039"]
+    names = list(dict.fromkeys(item_id(r) for r in history if r < world.num_active))
+    ranked = client.rerank("user-039", names, time_us=NOW_US)
+    expected = chances_of(world, items, 39, ranked.item_ids)
+    np.testing.assert_allclose(ranked.values, expected @ [1.0, 3.0], atol=1e-4)
+    found = client.recommend(
+        "user-039", k=580, num_candidates=580, include_seen=True, time_us=NOW_US
+    )
+    expected = chances_of(world, items, 39, found.item_ids)
+    np.testing.assert_allclose(found.values, expected @ [1.0, 3.0], atol=1e-4)
 
 
 def test_rerank_leaves_aside_what_cannot_be_shown(client: Client, world: World) -> None:

@@ -69,6 +69,7 @@ def test_the_request_side_is_the_sum_of_the_docstring(
     interests = rng.normal(size=(2, DIM)).astype(np.float32)
     candidates = items[rng.integers(0, 500, num_candidates)]
     scores = rng.normal(size=num_candidates).astype(np.float32)
+    past = np.log1p(rng.integers(0, 3, (num_candidates, 2))).astype(np.float32)
     given: dict[str, npt.NDArray[Any]] = {
         "history": history[None],
         "events": events[None],
@@ -79,10 +80,11 @@ def test_the_request_side_is_the_sum_of_the_docstring(
         "profile.city": np.array([2], np.int32),
         "candidates": candidates[None],
         "scores": scores[None],
+        "past": past[None],
     }
     (found,) = onnxruntime.InferenceSession(str(bundle.value.path)).run(None, given)
     read = (history[:length], events[:length].tolist(), gaps[:length].tolist())
-    expected = probabilities(*read, 3600.0, interests, 2, candidates, scores)
+    expected = probabilities(*read, 3600.0, interests, 2, candidates, scores, past)
     assert found.shape == (1, num_candidates, len(HEADS))
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
 

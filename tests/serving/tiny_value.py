@@ -4,11 +4,12 @@ item side: the first E numbers of the item's vector, plus 0.1 × its craft's cod
 the sum of its statistics in the last. Request side, for head t:
 
     logit = score + likeness + 0.2 × orders − idle days + gap days + 0.1 × interest + 0.5 × city
-            + BIASES[t]
+            + 0.4 × past orders + BIASES[t]
 
 likeness: inner product of the candidate with the mean of the history's item-side vectors. orders:
 how many events of code 2 the history has. idle, gap days: in days of 86,400 seconds, gaps added up.
-interest: the sum of all numbers of the interests. city: the code of profile.city.
+interest: the sum of all numbers of the interests. city: the code of profile.city. past orders: the
+candidate's `past` of code 2.
 
     from tests.serving.tiny import make_world
     from tests.serving.tiny_value import add_value
@@ -66,18 +67,31 @@ def probabilities(
     city_code: int,
     candidates: Float32,
     scores: Float32,
+    past: Float32 | None = None,
 ) -> Float32:
     """What the request side gives for one user: history [L, E] (L of 0 and more), interests
-    [M, D], candidates [C, E], scores [C] → [C, T]."""
+    [M, D], candidates [C, E], scores [C], past [C, 2] (None: zeros) → [C, T]."""
     mean = history.mean(axis=0) if len(history) else np.zeros(VALUE_DIM, np.float32)
     user = 0.2 * events.count(2) + (sum(gaps) - idle) / _DAY + 0.1 * interests.sum()
-    logits = (scores + candidates @ mean + user + 0.5 * city_code)[:, None] + BIASES
+    orders = 0.0 if past is None else 0.4 * past[:, 1]
+    logits = (scores + candidates @ mean + user + 0.5 * city_code + orders)[:, None] + BIASES
     chances: Float32 = (1 / (1 + np.exp(-logits))).astype(np.float32)
     return chances
 
 
-def add_value(world: World, target: Path) -> Path:
-    """Write a copy of the world's bundle that has the value model; returns its folder."""
+def add_value(
+    world: World,
+    target: Path,
+    *,
+    reads_past: bool = True,
+    candidates: dict[str, Any] | None = None,
+) -> Path:
+    """Write a copy of the world's bundle that has the value model; returns its folder.
+
+    reads_past: without, the graph is one of format 2. candidates: the manifest's section of how
+    lists are made, or none.
+    """
+    request = request_side(reads_past=reads_past)
     bundle = open_bundle(world.bundle)
     body = dict(bundle.manifest.body)
     stats = stats_of(len(world.vectors))
@@ -86,16 +100,18 @@ def add_value(world: World, target: Path) -> Path:
         "heads": [{"name": name, "event": name} for name in HEADS],
         "dim": VALUE_DIM,
         "max_history": VALUE_MAX_HISTORY,
-        "inputs": [entry.name for entry in request_side().graph.input],
+        "inputs": [entry.name for entry in request.graph.input],
         "item_inputs": [entry.name for entry in item_side().graph.input],
         "stats": {"names": list(STATS), "prior": PRIOR.tolist()},
         "metrics": {},
     }
+    if candidates is not None:
+        body["value"]["candidates"] = candidates
     with write_folder(target, kind="bundle", schema=SCHEMA, as_of=START, body=body) as folder:
         copytree(world.bundle, folder, dirs_exist_ok=True)
         (folder / MANIFEST).unlink()
         (folder / DIGEST).unlink()
-        onnx.save(request_side(), str(folder / VALUE))
+        onnx.save(request, str(folder / VALUE))
         onnx.save(item_side(), str(folder / VALUE_ITEM))
         np.save(folder / VALUE_ITEMS, item_vectors(world.vectors, crafts, stats))
     assert "value" in json.loads((target / MANIFEST).read_text())
@@ -131,7 +147,7 @@ def item_side() -> onnx.ModelProto:
     return _model("value_item", nodes, inputs, output, constants)
 
 
-def request_side() -> onnx.ModelProto:
+def request_side(*, reads_past: bool = True) -> onnx.ModelProto:
     """value.onnx of this module's docstring."""
     constants: dict[str, npt.NDArray[Any]] = {
         "axis1": np.array([1], np.int64),
@@ -144,6 +160,7 @@ def request_side() -> onnx.ModelProto:
         "per_interest": np.array(0.1, np.float32),
         "per_city": np.array(0.5, np.float32),
         "biases": BIASES,
+        "per_past": np.array([[0.0], [0.4]], np.float32),
     }
     node = helper.make_node
     nodes = [
@@ -174,13 +191,21 @@ def request_side() -> onnx.ModelProto:
         node("Unsqueeze", ["city", "axis1"], ["city_2"]),
         node("Mul", ["city_2", "per_city"], ["user_4"]),
         node("Sum", ["user_1", "user_2", "user_3", "user_4"], ["user"]),
-        node("Add", ["scores", "likeness"], ["liked"]),
-        node("Add", ["liked", "user"], ["logit"]),
+        node("Add", ["scores", "likeness"], ["liked" if reads_past else "wanted"]),
+        node("Add", ["wanted", "user"], ["logit"]),
         node("Unsqueeze", ["logit", "axis2"], ["logit_3"]),
         node("Add", ["logit_3", "biases"], ["logits"]),
         node("Sigmoid", ["logits"], ["probabilities"]),
     ]
     value = helper.make_tensor_value_info
+    did = [
+        node("MatMul", ["past", "per_past"], ["past_3"]),
+        node("Squeeze", ["past_3", "axis2"], ["past_orders"]),
+        node("Add", ["liked", "past_orders"], ["wanted"]),
+    ]
+    if reads_past:
+        place = next(i for i, one in enumerate(nodes) if "wanted" in one.input)
+        nodes[place:place] = did
     inputs = [
         value("history", TensorProto.FLOAT, ["B", "L", VALUE_DIM]),
         value("events", TensorProto.INT64, ["B", "L"]),
@@ -191,6 +216,7 @@ def request_side() -> onnx.ModelProto:
         value("profile.city", TensorProto.INT32, ["B"]),
         value("candidates", TensorProto.FLOAT, ["B", "C", VALUE_DIM]),
         value("scores", TensorProto.FLOAT, ["B", "C"]),
+        *([value("past", TensorProto.FLOAT, ["B", "C", 2])] if reads_past else []),
     ]
     output = value("probabilities", TensorProto.FLOAT, ["B", "C", len(HEADS)])
     return _model("value", nodes, inputs, output, constants)

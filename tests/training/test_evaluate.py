@@ -312,11 +312,11 @@ def test_a_large_catalogue_is_scanned_to_the_same_lists() -> None:
     vectors = rng.normal(size=(3000, 8)).astype(np.float32)
     interests = rng.normal(size=(7, 3, 8)).astype(np.float32)
     excluded = [np.sort(rng.choice(3000, n, replace=False)) for n in (0, 1, 5, 40, 300, 2995, 3000)]
-    expected = search_interests(interests, vectors, 20, excluded=excluded)
+    expected, _ = search_interests(interests, vectors, 20, excluded=excluded)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tower_ranker, "FAISS_ROWS", 100)
         np.testing.assert_array_equal(
-            search_interests(interests, vectors, 20, excluded=excluded), expected
+            search_interests(interests, vectors, 20, excluded=excluded)[0], expected
         )
     assert (expected[6] == -1).all() and (expected[5] >= 0).sum() == 5
 

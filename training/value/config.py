@@ -23,8 +23,17 @@ class ValueRunConfig:
     dropout: float = 0.2
     profile_dropout: float = 0.5
     """On what is made of user features: many of their values are almost a user's name."""
+    candidates: int = 0
+    """What is learned from: 0, logged exposures; else so many best of retrieval a user."""
+    engaged: int = 200
+    """Beside those, so many items at most that the user engaged with and did not convert on, where
+    lists may hold items of the history."""
+    choosing_share: float = 0.2
+    """The share of users with candidates who decide when to stop; exposures have their last day."""
     epochs: int = 5
     batch_exposures: int = 1024
+    batch_candidates: int = 8192
+    """The same where candidates are learned from: some users' lists."""
     min_steps_per_epoch: int = 60
     """Fewer exposures are cut into smaller batches, so that an epoch still takes so many steps."""
     learning_rate: float = 3e-3
@@ -47,7 +56,17 @@ class ValueRunConfig:
         require(0 <= self.seed < 1 << 63, "seed", self.seed, "0 to 9223372036854775807")
         for name in ("dim", "max_history", "epochs", "batch_exposures", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("min_steps_per_epoch", "ranking_weight", "warmup_steps", "weight_decay"):
+        require(self.batch_candidates >= 1, "batch_candidates", self.batch_candidates, "1 or more")
+        share = self.choosing_share
+        require(0 < share < 1, "choosing_share", share, "above 0 and below 1")
+        for name in (
+            "candidates",
+            "engaged",
+            "min_steps_per_epoch",
+            "ranking_weight",
+            "warmup_steps",
+            "weight_decay",
+        ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("learning_rate", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
@@ -62,9 +81,10 @@ class ValueRunConfig:
         floor = self.final_learning_rate
         return self.learning_rate * warm * (floor + (1 - floor) * cosine)
 
-    def batch_size(self, num_exposures: int) -> int:
-        """Exposures in a batch when an epoch has so many."""
-        return min(self.batch_exposures, max(num_exposures // max(self.min_steps_per_epoch, 1), 16))
+    def batch_size(self, num_examples: int) -> int:
+        """Exposures, or candidates, in a batch when an epoch has so many."""
+        most = self.batch_candidates if self.candidates else self.batch_exposures
+        return min(most, max(num_examples // max(self.min_steps_per_epoch, 1), 16))
 
 
 def run_to_json(config: ValueRunConfig) -> dict[str, Any]:

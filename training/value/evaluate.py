@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model.atomic import write_text
+from model.errors import ConfigError
 from model.towers import TwoTower
 from training.run import Run
+from training.value.batch import Examples
 from training.value.exposures import ExposureLog, Part
 from training.value.fit import predict
-from training.value.inputs import Examples, item_arrays, make_examples
+from training.value.inputs import item_arrays, make_examples
 from training.value.metrics import Interval, Ranking, bootstrap
 from training.value.stored import TEST, StoredValue
 
@@ -85,29 +87,28 @@ def rank_heads(
     slates: Examples,
     others: Mapping[str, tuple[Float32, Float32]] | None = None,
 ) -> dict[str, HeadRankings]:
-    """The rankings of each head over the exposures whose label is known.
+    """The rankings of each head over the examples whose label is known.
 
     logits: [N, T] of the value model. slates: the examples as Exposures.at_once has them, and
     slate_logits [N, T] of these. others: name → both scores [N, T] of other models.
     """
-    exposures = examples.exposures
     found = {}
-    for place, head in enumerate(exposures.heads):
-        known = exposures.known[:, place]
+    for place, head in enumerate(examples.heads):
+        known = examples.known[:, place]
         scores = {
             VALUE: (logits[known, place], slate_logits[known, place]),
             RETRIEVAL: (examples.scores[known], slates.scores[known]),
         }
         for name, (own, slate) in (others or {}).items():
             scores[name] = own[known, place], slate[known, place]
-        labels, users = exposures.labels[known, place], exposures.owners[known]
+        labels, users = examples.labels[known, place], examples.owners[known]
         chances = 1 / (1 + np.exp(-logits[known, place].astype(np.float64)))
         found[head.name] = HeadRankings(
             {
-                name: Ranking(users, labels, own, len(exposures.people), slate_scores=slate)
+                name: Ranking(users, labels, own, examples.num_owners, slate_scores=slate)
                 for name, (own, slate) in scores.items()
             },
-            len(exposures.people),
+            examples.num_owners,
             float(chances.mean()) if len(chances) else float("nan"),
         )
     return found
@@ -121,7 +122,15 @@ def evaluate_value(
     part: Part = "test",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Rank the exposures of a part by the value model and by retrieval, with intervals."""
+    """Rank the exposures of a part by the value model and by retrieval, with intervals.
+
+    Raises ConfigError for a value model that learned from candidates.
+    """
+    if value.config.candidates:
+        raise ConfigError(
+            "this value model learned from candidates, not from exposures. What it ranks is judged "
+            f"by whole lists: penchant evaluate {run.path}."
+        )
     say = progress or (lambda done, what: None)
     say(0.0, "read exposures")
     # The heads as they were learned, whatever dataset.toml declares by now.

@@ -15,6 +15,7 @@ import torch
 
 from model import bundle as files
 from model.encode import pad_histories
+from model.past import Past
 from model.tower_session import require_vectors
 from model.towers import TwoTower
 from training.dataset import read_items_table
@@ -99,6 +100,12 @@ def export_value(
             for name, found in value.facts["choosing_day"].items()
         },
     }
+    if value.config.candidates:
+        section["candidates"] = {
+            "retrieved": value.config.candidates,
+            "engaged": value.config.engaged,
+            "seen": run.config.seen,
+        }
     return section, errors
 
 
@@ -124,6 +131,13 @@ def _some_requests(
     """
     data, longest = run.data, value.config.max_history
     rng = np.random.default_rng(value.config.seed)
+    past = Past(
+        data.items,
+        data.events,
+        data.starts,
+        num_items=data.num_items,
+        num_events=run.tower.num_events,
+    )
     users = np.argsort(-data.lengths, kind="stable")[[0, len(data.lengths) // 2, -1]]
     for batch, most, num_candidates in (
         (users[:1], longest, 1),
@@ -160,4 +174,5 @@ def _some_requests(
             },
             "candidates": vectors[candidates],
             "scores": scores,
+            "past": past.of(batch, candidates),
         }

@@ -174,19 +174,23 @@ def _require_learnable(run: Run) -> None:
             f"{schema.name} has no event with the role 'exposure', and a value model learns from "
             "what was shown: with nothing shown in vain, everything looks equally good. Log "
             "exposures and declare their event in dataset.toml, such as "
-            'show = { role = "exposure" } (docs/dataset.md).'
+            'show = { role = "exposure" } (docs/dataset.md). Or learn from candidates for '
+            "validation's questions: penchant train-value RUN --candidates 100."
         )
     if not schema.has_order:
         raise ConfigError(
             f'{schema.name} has time = "none": what a user had done before an exposure is not '
-            "known. A value model needs the order of events at least (docs/dataset.md)."
+            "known. A value model of exposures needs the order of events at least "
+            "(docs/dataset.md). One of candidates does not: "
+            "penchant train-value RUN --candidates 100."
         )
     if run.split.kind == "leave-one-out":
         raise ConfigError(
             "these towers have learned from all but each user's last two events, so their scores "
             "know what most exposures led to, and a value model would learn to trust them for "
             "that. Train towers that know nothing of the last days: "
-            "penchant train DATASET --out RUN --split time."
+            "penchant train DATASET --out RUN --split time. Or learn from candidates for "
+            "validation's questions: penchant train-value RUN --candidates 100."
         )
 
 

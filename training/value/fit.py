@@ -1,6 +1,6 @@
-"""The value model's training loop: exposures in, the weights of the best epoch out.
+"""The value model's training loop: examples in, the weights of the best epoch out.
 
-The towers are frozen. Training stops when the loss on the choosing day no longer falls. Knows
+The towers are frozen. Training stops when the loss on the choosing part no longer falls. Knows
 examples as arrays; no datasets and no files.
 """
 
@@ -19,12 +19,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from model.value import ValueNetwork
 from training.loop import Diverged
+from training.value.batch import Examples, logits_from
 from training.value.config import ValueRunConfig
-from training.value.inputs import Examples, ItemArrays, batches, logits_from, logits_of
+from training.value.inputs import ItemArrays, logits_of
 from training.value.losses import head_weights, log_losses, ranking_losses, same_user_pairs
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -79,21 +81,20 @@ def fit_network(
     size = config.batch_size(num)
     num_steps = math.ceil(num / size) * config.epochs
     step, best = 0, math.inf
-    judged = bool(choose.exposures.known.any())
+    judged = bool(choose.known.any())
     best_epoch, best_weights = 0, copy.deepcopy(network.state_dict())
     losses: list[float] = []
     choosing: list[float] = []
     for epoch in range(1, config.epochs + 1):
         network.train()
-        owners = fit.exposures.owners
-        order = _shuffled(owners, np.random.default_rng([config.seed, epoch]))
+        order = fit.shuffled(np.random.default_rng([config.seed, epoch]))
         total = 0.0
-        for chosen, batch in batches(fit, order, size=size, max_history=config.max_history):
+        for chosen, batch in fit.batches(order, size=size, max_history=config.max_history):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step, num_steps)
             optimizer.zero_grad(set_to_none=True)
             logits = logits_of(network, items, batch)
-            loss = _loss(logits, batch.labels, batch.known, owners[chosen], weights, config)
+            loss = _loss(logits, batch.labels, batch.known, fit.owners[chosen], weights, config)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
@@ -136,18 +137,30 @@ def _running_mean(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], 
 
 
 @torch.no_grad()
+def item_side(network: ValueNetwork, items: ItemArrays) -> Tensor:
+    """[V, E] the item side's output for all items."""
+    network.eval()
+    rows = torch.arange(len(items.vectors))
+    return torch.cat([network.item_side(*items.take(part)) for part in rows.split(1 << 14)])
+
+
 def predict(
     network: ValueNetwork, items: ItemArrays, examples: Examples, *, max_history: int
 ) -> Float32:
-    """Logits [N, T] of all exposures, in their order."""
+    """Logits [N, T] of all candidates, in their order."""
+    vectors = item_side(network, items)
+    return predict_from(network, vectors, examples, max_history=max_history)
+
+
+@torch.no_grad()
+def predict_from(
+    network: ValueNetwork, vectors: Tensor, examples: Examples, *, max_history: int
+) -> Float32:
+    """As predict. vectors: [V, E] of item_side."""
     network.eval()
-    rows = torch.arange(len(items.vectors))
-    vectors = torch.cat([network.item_side(*items.take(part)) for part in rows.split(1 << 14)])
     logits = np.empty((len(examples.scores), len(network.config.heads)), np.float32)
-    order = np.argsort(examples.lengths(), kind="stable")  # short histories together, unpadded
-    for chosen, batch in batches(
-        examples, order, size=_PREDICTED_TOGETHER, max_history=max_history
-    ):
+    order = examples.by_length()
+    for chosen, batch in examples.batches(order, size=_PREDICTED_TOGETHER, max_history=max_history):
         read = vectors.index_select(0, batch.item_rows)
         logits[chosen] = logits_from(network, read, batch).numpy()
     return logits
@@ -155,15 +168,14 @@ def predict(
 
 def loss_of(logits: Float32, examples: Examples, weights: Tensor, config: ValueRunConfig) -> float:
     """What training makes small, of logits [N, T] of all examples. weights: [T] of the heads."""
-    exposures = examples.exposures
-    labels = torch.from_numpy(exposures.labels.astype(np.float32))
-    known = torch.from_numpy(exposures.known.astype(np.float32))
+    labels = torch.from_numpy(examples.labels.astype(np.float32))
+    known = torch.from_numpy(examples.known.astype(np.float32))
     found = torch.from_numpy(logits)
     # User after user, in pieces as large as a batch: the pairs of one user grow with its square.
-    order = torch.from_numpy(np.argsort(exposures.owners, kind="stable"))
+    order = torch.from_numpy(np.argsort(examples.owners, kind="stable"))
     ranking = 0.0
-    for part in order.split(config.batch_exposures):
-        pairs = same_user_pairs(exposures.owners[part.numpy()])
+    for part in order.split(config.batch_size(len(found))):
+        pairs = same_user_pairs(examples.owners[part.numpy()], _came_true(labels[part]))
         losses = ranking_losses(found[part], labels[part], known[part], pairs)
         ranking += float(losses @ weights) * len(part) / len(found)
     return float(log_losses(found, labels, known) @ weights) + config.ranking_weight * ranking
@@ -181,15 +193,14 @@ def _loss(
     of the heads."""
     loss = log_losses(logits, labels, known) @ weights
     if config.ranking_weight:
-        ranking = ranking_losses(logits, labels, known, same_user_pairs(owners))
+        ranking = ranking_losses(logits, labels, known, same_user_pairs(owners, _came_true(labels)))
         loss = loss + config.ranking_weight * (ranking @ weights)
     return loss
 
 
-def _shuffled(owners: Int64, rng: np.random.Generator) -> Int64:
-    """The exposures in a random order of users, so that those of one user meet in a batch."""
-    places = rng.permutation(int(owners.max()) + 1)
-    return np.lexsort((rng.random(len(owners)), places[owners]))
+def _came_true(labels: Tensor) -> Bool:
+    """[n] whether any head did."""
+    return (labels > 0).any(dim=1).numpy()
 
 
 @torch.no_grad()
@@ -207,9 +218,8 @@ def _measure_inputs(network: ValueNetwork, items: ItemArrays, fit: Examples, rat
 
 def _rates(fit: Examples) -> Tensor:
     """[T] float32 how often each head came true, never 0 or 1."""
-    exposures = fit.exposures
-    positives = (exposures.labels & exposures.known).sum(axis=0)
-    return torch.from_numpy((positives + 0.5) / (exposures.known.sum(axis=0) + 1)).float()
+    positives = (fit.labels & fit.known).sum(axis=0)
+    return torch.from_numpy((positives + 0.5) / (fit.known.sum(axis=0) + 1)).float()
 
 
 def _said(epoch: int, choosing: list[float]) -> str:

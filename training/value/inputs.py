@@ -1,4 +1,4 @@
-"""What the value model reads at an exposure, with the towers frozen: arrays and batches.
+"""What the value model reads of items and at an exposure, with the towers frozen.
 
 The user tower reads each history as it stood at the exposure, as a server would have run it then,
 so that scores and interests are those that serving will give. Knows no losses and no files.
@@ -13,21 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.config import FeatureSpec
 from model.encode import HistoryBatch, pad_flat
+from model.past import Past
+from model.schema import Head
 from model.towers import TwoTower
 from model.value import ValueNetwork
 from training.dataset import Interactions, read_users_table
 from training.loop import encode_users
 from training.run import Run, encode_profiles
 from training.tower_ranker import item_vectors
+from training.value.batch import Batch, logits_from, make_batch
 from training.value.exposures import Exposures
 from training.value.item_stats import ItemStats
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
 _BLOCK = 8192
@@ -45,6 +48,13 @@ class ItemArrays:
     features: dict[str, Tensor]
     """Arrays of Encoder.encode_items that the network reads."""
 
+    @classmethod
+    def of(cls, run: Run, vectors: Tensor, stats: ItemStats) -> "ItemArrays":
+        """vectors: [V, D] of the item tower, on the CPU."""
+        names = {f"item.{spec.name}" for spec in read_features(run)}
+        features = {n: value for n, value in run.items.features.items() if n in names}
+        return cls(vectors, torch.from_numpy(stats.values), features)
+
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """vectors, stats and features of item rows [I]."""
         features = {name: value.index_select(0, rows) for name, value in self.features.items()}
@@ -53,12 +63,7 @@ class ItemArrays:
 
 def item_arrays(run: Run, model: TwoTower, stats: ItemStats) -> ItemArrays:
     """Run the item tower, and lay what else the item side reads beside it."""
-    names = {f"item.{spec.name}" for spec in read_features(run)}
-    return ItemArrays(
-        vectors=item_vectors(run.items, model),
-        stats=torch.from_numpy(stats.values),
-        features={n: value for n, value in run.items.features.items() if n in names},
-    )
+    return ItemArrays.of(run, item_vectors(run.items, model), stats)
 
 
 def read_features(run: Run) -> tuple[FeatureSpec, ...]:
@@ -68,8 +73,8 @@ def read_features(run: Run) -> tuple[FeatureSpec, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
-    """Exposures with what the towers say at each of them."""
+class ShownExamples:
+    """Exposures with what the towers say at each of them: requests for one candidate each."""
 
     exposures: Exposures
     histories: Interactions
@@ -82,6 +87,65 @@ class Examples:
     """[N] which of the K each exposure is at."""
     scores: Float32
     """[N] the item's best inner product with the interests."""
+    past: Float32
+    """[N, num_events] log1p of how often the user had done what with the item."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The T heads."""
+        return self.exposures.heads
+
+    @property
+    def owners(self) -> Int64:
+        """[N] who was shown it."""
+        return self.exposures.owners
+
+    @property
+    def num_owners(self) -> int:
+        """All who were shown anything in any part."""
+        return len(self.exposures.people)
+
+    @property
+    def labels(self) -> Bool:
+        """[N, T]"""
+        return self.exposures.labels
+
+    @property
+    def known(self) -> Bool:
+        """[N, T]"""
+        return self.exposures.known
+
+    def shuffled(self, rng: np.random.Generator) -> Int64:
+        """The exposures in a random order of users, so that those of one user meet in a batch."""
+        places = rng.permutation(int(self.owners.max()) + 1)
+        return np.lexsort((rng.random(len(self.owners)), places[self.owners]))
+
+    def by_length(self) -> Int64:
+        """The exposures, those with short histories first, which then need little padding."""
+        return np.argsort(self.lengths(), kind="stable")
+
+    def batches(
+        self, order: Int64, *, size: int, max_history: int
+    ) -> Iterator[tuple[Int64, Batch]]:
+        """Cut exposures, in this order, into batches."""
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            yield chosen, self.batch(chosen, max_history=max_history)
+
+    def batch(self, chosen: Int64, *, max_history: int) -> Batch:
+        """The exposures `chosen` [n] as a batch."""
+        owners = torch.from_numpy(self.owners[chosen])
+        return make_batch(
+            self.padded(chosen, max_history=max_history),
+            self.exposures.items[chosen, None],
+            self.scores[chosen, None],
+            self.past[chosen, None],
+            self.labels[chosen],
+            self.known[chosen],
+            interests=self.interests[self.moments[chosen]],
+            profile={n: value.index_select(0, owners) for n, value in self.profiles.items()},
+            has_times=self.histories.schema.has_times,
+        )
 
     def lengths(self) -> Int64:
         """[N] how many events the user had before the exposure."""
@@ -122,17 +186,18 @@ def make_examples(
     vectors: Tensor,
     *,
     progress: Progress | None = None,
-) -> Examples:
+) -> ShownExamples:
     """Run the user tower at every exposure. vectors: [V, D] of the item tower."""
     profiles = _profiles(run, exposures.people)
     moments, first = _distinct_moments(run, exposures)
-    bare = Examples(
+    bare = ShownExamples(
         exposures,
         run.data,
         profiles,
         np.empty((len(first), run.tower.num_interests, run.tower.dim), np.float32),
         moments,
         np.empty(len(moments), np.float32),
+        _past(run.data, exposures),
     )
     _encode(run, model, bare, first, vectors, progress or (lambda done, what: None))
     matrix = vectors.numpy()
@@ -143,6 +208,18 @@ def make_examples(
         )
         bare.scores[part] = found.max(axis=1)
     return bare
+
+
+def _past(data: Interactions, exposures: Exposures) -> Float32:
+    """[N, num_events] what each user had done with the item before each exposure."""
+    num_events = len(data.schema.history_events)
+    past = Past(
+        data.items, data.events, data.starts, num_items=data.num_items, num_events=num_events
+    )
+    rows = exposures.rows[exposures.owners]
+    # Of one who has no history at all, no candidate was met before.
+    items = np.where(rows >= 0, exposures.items, -1)
+    return past.of(np.maximum(rows, 0), items[:, None], stops=exposures.stops)[:, 0]
 
 
 def _distinct_moments(run: Run, exposures: Exposures) -> tuple[Int64, Int64]:
@@ -157,7 +234,7 @@ def _distinct_moments(run: Run, exposures: Exposures) -> tuple[Int64, Int64]:
 def _encode(
     run: Run,
     model: TwoTower,
-    examples: Examples,
+    examples: ShownExamples,
     first: Int64,
     vectors: Tensor,
     progress: Progress,
@@ -201,82 +278,6 @@ def _profiles(run: Run, people: list[str]) -> dict[str, Tensor]:
     return encode_profiles(run.encoder, users, people)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """n exposures, each a request for one candidate, as tensors."""
-
-    item_rows: Tensor
-    """[I] int64: the distinct items of histories and candidates."""
-    history: Tensor
-    """[n, L] int64 into item_rows."""
-    events: Tensor
-    gaps: Tensor | None
-    mask: Tensor
-    idle: Tensor | None
-    interests: Tensor
-    profile: dict[str, Tensor]
-    candidates: Tensor
-    """[n, 1] int64 into item_rows."""
-    scores: Tensor
-    labels: Tensor
-    """[n, T] float32."""
-    known: Tensor
-    """[n, T] float32: 1 where the label is known, else 0."""
-
-
-def make_batch(examples: Examples, chosen: Int64, *, max_history: int) -> Batch:
-    """The exposures `chosen` [n] as a batch."""
-    exposures = examples.exposures
-    padded = examples.padded(chosen, max_history=max_history)
-    candidates = exposures.items[chosen]
-    item_rows, places = np.unique(
-        np.concatenate([np.maximum(padded.rows, 0).reshape(-1), candidates]), return_inverse=True
-    )
-    split = padded.rows.size
-    owners = torch.from_numpy(exposures.owners[chosen])
-    has_times = examples.histories.schema.has_times
-    return Batch(
-        item_rows=torch.from_numpy(item_rows),
-        history=torch.from_numpy(places[:split].reshape(padded.rows.shape)),
-        events=torch.from_numpy(padded.events),
-        gaps=torch.from_numpy(padded.gaps) if has_times else None,
-        mask=torch.from_numpy(padded.mask),
-        idle=torch.from_numpy(padded.idle) if has_times else None,
-        interests=torch.from_numpy(examples.interests[examples.moments[chosen]]),
-        profile={n: value.index_select(0, owners) for n, value in examples.profiles.items()},
-        candidates=torch.from_numpy(places[split:, None]),
-        scores=torch.from_numpy(examples.scores[chosen, None]),
-        labels=torch.from_numpy(exposures.labels[chosen].astype(np.float32)),
-        known=torch.from_numpy(exposures.known[chosen].astype(np.float32)),
-    )
-
-
 def logits_of(network: ValueNetwork, items: ItemArrays, batch: Batch) -> Tensor:
     """Logits [n, T] of a batch; the item side runs once on each distinct item."""
-    vectors = network.item_side(*items.take(batch.item_rows))
-    return logits_from(network, vectors, batch)
-
-
-def logits_from(network: ValueNetwork, vectors: Tensor, batch: Batch) -> Tensor:
-    """Logits [n, T] of a batch. vectors: [I, E], the item side's output for batch.item_rows."""
-    logits: Tensor = network.request_side(
-        F.embedding(batch.history, vectors),
-        batch.events,
-        batch.gaps,
-        batch.mask,
-        batch.idle,
-        batch.interests,
-        batch.profile,
-        F.embedding(batch.candidates, vectors),
-        batch.scores,
-    )
-    return logits.squeeze(1)
-
-
-def batches(
-    examples: Examples, order: Int64, *, size: int, max_history: int
-) -> Iterator[tuple[Int64, Batch]]:
-    """Cut exposures, in this order, into batches."""
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        yield chosen, make_batch(examples, chosen, max_history=max_history)
+    return logits_from(network, network.item_side(*items.take(batch.item_rows)), batch)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 
 def log_losses(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
@@ -52,17 +53,19 @@ def head_weights(rates: Tensor, power: float) -> Tensor:
     return (entropy.max() / entropy) ** power
 
 
-def same_user_pairs(owners: Int64) -> tuple[Tensor, Tensor, Tensor]:
-    """All ordered pairs of exposures of one user.
+def same_user_pairs(owners: Int64, came_true: Bool) -> tuple[Tensor, Tensor, Tensor]:
+    """All ordered pairs of examples of one user of which the first came true.
 
-    owners: [n] who was shown each. Returns first [p], second [p] int64 places in owners, and
-    weights [p] float32: 1 over the number of the user's exposures among them.
+    owners: [n] whose each is. came_true: [n], for any head; a pair without one has nothing to tell.
+    Returns first [p], second [p] int64 places in owners, and weights [p] float32: 1 over the number
+    of the user's examples among them.
     """
     order = np.argsort(owners, kind="stable")
     sizes = np.unique(owners, return_counts=True)[1]
-    mine = np.repeat(sizes, sizes)
-    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    first = np.repeat(np.arange(len(owners)), mine)
+    chosen = np.flatnonzero(came_true[order])
+    mine = np.repeat(sizes, sizes)[chosen]
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)[chosen]
+    first = np.repeat(chosen, mine)
     within = np.arange(len(first)) - np.repeat(np.cumsum(mine) - mine, mine)
     second = np.repeat(starts, mine) + within
     weights = np.repeat(1 / mine, mine).astype(np.float32)

@@ -50,6 +50,7 @@ class _FlatRequestSide(nn.Module):
             {name: value for name, value in given.items() if name.startswith("profile.")},
             given["candidates"],
             given["scores"],
+            given["past"],
         )
         return logits.sigmoid()
 
@@ -88,7 +89,8 @@ def export_request_side(network: ValueNetwork, path: Path) -> list[str]:
     add_features(given, axes, config.profile_features, prefix="profile")
     given["candidates"] = torch.randn(batch, candidates, config.dim)
     given["scores"] = torch.ones(batch, candidates)
-    for name in ("candidates", "scores"):
+    given["past"] = torch.ones(batch, candidates, config.num_events)
+    for name in ("candidates", "scores", "past"):
         axes[name] = {0: "batch", 1: "candidates"}
     export_graph(_FlatRequestSide(network, list(given)), given, axes, "probabilities", path)
     return list(given)

@@ -65,8 +65,8 @@ def save_value(run: Run, value: StoredValue) -> None:
 def load_value(run: Run) -> StoredValue:
     """The value model of a run.
 
-    Raises ConfigError if there is none, or it was trained on other weights of the towers;
-    CheckpointError if it is damaged.
+    Raises ConfigError if there is none, or it was trained on other weights of the towers or by a
+    version with another network; CheckpointError if it is damaged.
     """
     path = run.path / WEIGHTS
     if not path.exists():
@@ -87,7 +87,13 @@ def load_value(run: Run) -> StoredValue:
     if len(stats.values) != run.data.num_items:
         raise CheckpointError(f"{path} is of {len(stats.values):,} items, the run of others.")
     network = ValueNetwork(value_from_json(body["network"]))
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise ConfigError(
+            f"the value model in {path.parent} was trained by another version of Penchant, and has "
+            f"other layers. Train it again: penchant train-value {run.path} --overwrite"
+        ) from None
     fixed = {"config", "network", "heads", "stats", "towers", "torch"}
     return StoredValue(
         network=network.eval(),

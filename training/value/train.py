@@ -1,4 +1,4 @@
-"""A run's towers and its exposures become a value model in RUN/value."""
+"""A run's towers, and its exposures or candidates, become a value model in RUN/value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,13 @@ from model.errors import ConfigError
 from model.towers import TwoTower
 from model.value import ValueNetwork
 from training.run import Run
+from training.value.batch import Examples
 from training.value.config import ValueRunConfig
 from training.value.evaluate import HeadRankings, rank_heads
 from training.value.exposures import ExposureLog, Exposures
 from training.value.fit import fit_network, predict
-from training.value.inputs import item_arrays, make_examples, read_features
+from training.value.from_candidates import counts_of, fit_and_choose
+from training.value.inputs import ItemArrays, item_arrays, make_examples, read_features
 from training.value.item_stats import ItemStats, count_stats
 from training.value.stored import StoredValue, save_value
 
@@ -34,6 +36,20 @@ class ValueReport:
     """What was left out, in words."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """All that a fit needs."""
+
+    stats: ItemStats
+    items: ItemArrays
+    fit: Examples
+    choose: Examples
+    slates: Examples
+    """As `choose`, each user asked at one moment."""
+    parts: dict[str, dict[str, Any]]
+    notes: list[str]
+
+
 def train_value(
     run: Run, model: TwoTower, config: ValueRunConfig, *, progress: Progress | None = None
 ) -> ValueReport:
@@ -41,9 +57,44 @@ def train_value(
 
     model: the run's towers, on the CPU, in evaluation mode.
 
-    Raises ConfigError where the dataset or its split leaves nothing to learn from.
+    Raises ConfigError or DatasetError where the dataset or its split leaves nothing to learn from.
     """
     say = progress or (lambda done, what: None)
+    gather = _from_candidates if config.candidates else _from_exposures
+    found = gather(run, model, config, lambda done, what: say(0.4 * done, what))
+    torch.manual_seed(config.seed)
+    heads = tuple(head.name for head in found.fit.heads)
+    network = ValueNetwork(network_config(run, config, heads, found.stats))
+    fitted = fit_network(
+        network,
+        found.items,
+        found.fit,
+        found.choose,
+        config,
+        progress=lambda done, what: say(0.4 + 0.58 * done, what),
+    )
+    logits, slate_logits = (
+        predict(network, found.items, examples, max_history=config.max_history)
+        for examples in (found.choose, found.slates)
+    )
+    choosing = rank_heads(logits, found.choose, slate_logits=slate_logits, slates=found.slates)
+    facts: dict[str, Any] = {
+        "parts": found.parts,
+        "notes": found.notes,
+        "choosing_day": {name: ranking.to_json() for name, ranking in choosing.items()},
+        "best_epoch": fitted.best_epoch,
+        "losses": fitted.losses,
+        "choosing_losses": fitted.choosing_losses,
+        "seconds": fitted.seconds,
+    }
+    value = StoredValue(network, config, found.fit.heads, found.stats, facts)
+    save_value(run, value)
+    say(1.0, "done")
+    return ValueReport(value, choosing, found.notes)
+
+
+def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Progress) -> _Material:
+    """What was shown in the validation part."""
     say(0.0, "read exposures")
     log = ExposureLog(run)
     parts = {part: log.read(part) for part in ("before", "fit", "choose")}
@@ -55,12 +106,12 @@ def train_value(
             "no label of the choosing day can be told, so nothing says when to stop: it is trained "
             f"for all {config.epochs} epochs. Hold out more days, or declare shorter windows."
         )
-    stats = count_stats(parts["before"], run.split.training.popularity())
-    say(0.1, "run the item tower")
+    stats = count_stats(run.split.training, parts["before"])
+    say(0.25, "run the item tower")
     items = item_arrays(run, model, stats)
     examples = {}
     shown = {"fit": parts["fit"], "choose": parts["choose"], "slates": parts["choose"].at_once()}
-    for name, begin, share in (("fit", 0.1, 0.2), ("choose", 0.3, 0.07), ("slates", 0.37, 0.03)):
+    for name, begin, share in (("fit", 0.25, 0.5), ("choose", 0.75, 0.17), ("slates", 0.92, 0.08)):
         examples[name] = make_examples(
             run,
             model,
@@ -68,36 +119,18 @@ def train_value(
             items.vectors,
             progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
         )
-    torch.manual_seed(config.seed)
-    network = ValueNetwork(network_config(run, config, kept, stats))
-    found = fit_network(
-        network,
-        items,
-        examples["fit"],
-        examples["choose"],
-        config,
-        progress=lambda done, what: say(0.4 + 0.58 * done, what),
-    )
-    logits, slate_logits = (
-        predict(network, items, examples[name], max_history=config.max_history)
-        for name in ("choose", "slates")
-    )
-    choosing = rank_heads(
-        logits, examples["choose"], slate_logits=slate_logits, slates=examples["slates"]
-    )
-    facts: dict[str, Any] = {
-        "parts": {name: _counts(parts[name]) for name in parts},
-        "notes": notes,
-        "choosing_day": {name: ranking.to_json() for name, ranking in choosing.items()},
-        "best_epoch": found.best_epoch,
-        "losses": found.losses,
-        "choosing_losses": found.choosing_losses,
-        "seconds": found.seconds,
-    }
-    value = StoredValue(network, config, parts["fit"].heads, stats, facts)
-    save_value(run, value)
-    say(1.0, "done")
-    return ValueReport(value, choosing, notes)
+    counts = {name: _counts(parts[name]) for name in parts}
+    return _Material(stats, items, **examples, parts=counts, notes=notes)
+
+
+def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Progress) -> _Material:
+    """What might be shown to users whom validation asks."""
+    say(0.0, "count item statistics")
+    stats = count_stats(run.split.training, None)
+    items = item_arrays(run, model, stats)
+    fit, choose, notes = fit_and_choose(run, model, items, config, progress=say)
+    parts = {"fit": counts_of(fit), "choose": counts_of(choose)}
+    return _Material(stats, items, fit, choose, choose, parts, notes)
 
 
 def network_config(

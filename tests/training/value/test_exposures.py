@@ -309,9 +309,15 @@ NO_SHOW = {name: event for name, event in EVENTS.items() if name != "show"}
             "exact",
             NO_SHOW,
             BY_TIME,
-            "no event with the role 'exposure'",
+            r"no event with the role 'exposure'.*train-value RUN --candidates 100",
         ),
-        (filler(), "exact", EVENTS, replace(TINY, split="leave-one-out"), "--split time"),
+        (
+            filler(),
+            "exact",
+            EVENTS,
+            replace(TINY, split="leave-one-out"),
+            "--split time.*--candidates",
+        ),
         (
             [*filler()[:3], act("z", "f", "show", 5.0)],
             "exact",

@@ -34,7 +34,7 @@ def test_the_bundle_holds_the_value_model(shown: Shown, exported_value: Exported
     assert bundle.manifest.body["parity"]["value_item"] == errors.item_side < 1e-4
     assert value.inputs == (
         *("history", "events", "gaps", "mask", "idle", "interests", "profile.city"),
-        *("candidates", "scores"),
+        *("candidates", "scores", "past"),
     )
     assert value.item_inputs == ("vector", "stats", "item.kind", "item.group")  # no text
     # An upsert: the item tower's vector, the encoder's arrays, the statistics of the item.
@@ -73,6 +73,7 @@ def test_the_bundle_ranks_exposures_as_training_did(
             "profile.city": examples.profiles["profile.city"][exposures.owners[[n]]].numpy(),
             "candidates": vectors[row_of[exposures.items[[n]]]][:, None],
             "scores": examples.scores[[n], None],
+            "past": examples.past[[n], None],
         }
         (found,) = session.run(None, given)
         np.testing.assert_allclose(found[0, 0], 1 / (1 + np.exp(-expected[n])), atol=1e-4)

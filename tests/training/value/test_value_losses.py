@@ -9,7 +9,7 @@ from tests.training.tiny import interactions
 from training.value.config import ValueRunConfig
 from training.value.exposures import Exposures
 from training.value.fit import loss_of
-from training.value.inputs import Examples
+from training.value.inputs import ShownExamples
 from training.value.losses import head_weights, log_losses, ranking_losses, same_user_pairs
 
 
@@ -26,12 +26,13 @@ def test_the_log_loss_is_the_mean_over_what_is_known() -> None:
     assert log_losses(logits, labels, torch.zeros_like(known)).tolist() == [0, 0]
 
 
-def test_the_pairs_are_those_of_one_user() -> None:
-    first, second, weights = same_user_pairs(np.array([7, 3, 7, 7]))
+def test_the_pairs_are_those_of_one_user_of_which_the_first_came_true() -> None:
+    came_true = np.array([True, True, False, True])
+    first, second, weights = same_user_pairs(np.array([7, 3, 7, 7]), came_true)
     found = dict(
         zip(zip(first.tolist(), second.tolist(), strict=True), weights.tolist(), strict=True)
     )
-    sevens = {(i, j): 1 / 3 for i in (0, 2, 3) for j in (0, 2, 3)}
+    sevens = {(i, j): 1 / 3 for i in (0, 3) for j in (0, 2, 3)}
     assert {pair: round(w, 6) for pair, w in found.items()} == {
         pair: round(w, 6) for pair, w in {**sevens, (1, 1): 1.0}.items()
     }
@@ -44,12 +45,13 @@ def test_the_ranking_loss_compares_one_users_exposures() -> None:
     logits = torch.tensor([[1.0], [3.0], [9.0], [7.0]])
     labels = torch.tensor([[1.0], [0.0], [1.0], [0.0]])
     known = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
-    found = ranking_losses(logits, labels, known, same_user_pairs(owners))
+    came_true = np.array([True, False, True, False])
+    found = ranking_losses(logits, labels, known, same_user_pairs(owners, came_true))
     # One pair, its difference 1 - 3, with weight 1 of 3 exposures; four exposures in all.
     torch.testing.assert_close(found, torch.tensor([softplus(2) / 3 / 4]))
     # What is added to all of a user's logits changes nothing.
     shifted = logits + torch.tensor([[5.0], [5.0], [-2.0], [5.0]])
-    again = ranking_losses(shifted, labels, known, same_user_pairs(owners))
+    again = ranking_losses(shifted, labels, known, same_user_pairs(owners, came_true))
     torch.testing.assert_close(again, found)
 
 
@@ -60,7 +62,8 @@ def test_a_loss_in_pieces_is_the_whole_one_where_no_user_is_cut() -> None:
     labels, known = rng.random((32, 2)) < 0.5, rng.random((32, 2)) < 0.8
     nobody, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
     exposures = Exposures((), [], nobody, owners, owners, owners, owners, labels & known, known)
-    examples = Examples(exposures, interactions([1], num_items=2), {}, nothing, nobody, nothing)
+    histories = interactions([1], num_items=2)
+    examples = ShownExamples(exposures, histories, {}, nothing, nobody, nothing, nothing)
     logits = rng.normal(size=(32, 2)).astype(np.float32)
     weights = torch.tensor([1.0, 3.0])
     whole, pieces = (

@@ -134,6 +134,9 @@ def asked(case: Case, batch: int, length: int, num_candidates: int, *, seed: int
         "interests": normal(batch, config.num_interests, config.vector_dim),
         "candidates": normal(batch, num_candidates, config.dim),
         "scores": normal(batch, num_candidates),
+        "past": np.log1p(rng.integers(0, 3, (batch, num_candidates, config.num_events))).astype(
+            np.float32
+        ),
         **features("profile", batch, rng),
     }
 
@@ -205,7 +208,8 @@ def test_another_network_takes_the_place_of_the_shared_bottom(tmp_path: Path) ->
     tensors = {n: torch.from_numpy(array) for n, array in asked(case, 2, 9, 5).items()}
     profile = {name: value for name, value in tensors.items() if name.startswith("profile.")}
     parts = ("history", "events", "gaps", "mask", "idle", "interests")
-    logits = side(*(tensors[n] for n in parts), profile, tensors["candidates"], tensors["scores"])
+    asked_of = (tensors[name] for name in ("candidates", "scores", "past"))
+    logits = side(*(tensors[n] for n in parts), profile, *asked_of)
     assert (logits[..., 0] - logits[..., 1]).abs().min() > 0
 
 
@@ -213,11 +217,8 @@ def test_a_candidate_does_not_depend_on_the_others(case: Case) -> None:
     given = asked(case, 2, 9, 40)
     together = case.run(case.request, given)
     for place in (0, 17, 39):
-        alone = {
-            **given,
-            "candidates": given["candidates"][:, place : place + 1],
-            "scores": given["scores"][:, place : place + 1],
-        }
+        each = ("candidates", "scores", "past")
+        alone = {**given, **{name: given[name][:, place : place + 1] for name in each}}
         found = case.run(case.request, alone)[:, 0]
         np.testing.assert_allclose(found, together[:, place], atol=1e-5)
 
@@ -254,7 +255,7 @@ def test_every_input_counts(case: Case) -> None:
     for name in names - {"mask"} - ({"events"} if one_event else set()):
         value = given[name]
         if value.dtype == np.float32:
-            other = np.roll(value, 1, axis=-1) if value.ndim == 3 else value * 2 + 1
+            other = np.roll(value, 1, axis=-1) if value.shape[2:] > (1,) else value * 2 + 1
         else:
             high = case.config.num_events if name == "events" else 4
             other = (value % high + 1).astype(value.dtype)

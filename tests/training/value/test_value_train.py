@@ -23,7 +23,7 @@ from training.value.evaluate import evaluate_value
 from training.value.exposures import ExposureLog, heads_of
 from training.value.fit import fit_network, predict
 from training.value.inputs import item_arrays, make_examples
-from training.value.item_stats import PRIOR_EXPOSURES, count_stats
+from training.value.item_stats import PRIOR_TRIES, count_stats
 from training.value.stored import REPORT, WEIGHTS, load_value
 from training.value.train import network_config, train_value
 
@@ -67,18 +67,24 @@ def test_what_is_stored_is_what_was_trained(shown: Shown) -> None:
 def test_item_statistics_are_counted_before_what_is_fitted(shown: Shown) -> None:
     run = shown.run
     before = ExposureLog(run).read("before")
-    popularity = run.split.training.popularity()
-    stats = count_stats(before, popularity)
-    assert stats.names == ("rate.click", "rate.long_watch", "exposures", "popularity")
+    training = run.split.training
+    popularity = training.popularity()
+    stats = count_stats(training, before)
+    rates, events = ("rate.click", "rate.long_watch"), ("click", "watch", "order")
+    assert stats.names == (
+        *(*rates, "exposures", "popularity"),
+        *(f"count.{name}" for name in events),
+    )
     mean = before.labels[:, 0].mean()
     for row in (0, 17):
         mine = before.items == row
-        rate = (before.labels[mine, 0].sum() + PRIOR_EXPOSURES * mean) / (
-            mine.sum() + PRIOR_EXPOSURES
-        )
+        rate = (before.labels[mine, 0].sum() + PRIOR_TRIES * mean) / (mine.sum() + PRIOR_TRIES)
         expected = [rate, np.log1p(mine.sum()), np.log1p(popularity[row])]
         np.testing.assert_allclose(stats.values[row, [0, 2, 3]], expected, rtol=1e-6)
-    np.testing.assert_allclose(stats.prior, [mean, before.labels[:, 1].mean(), 0, 0], rtol=1e-6)
+        clicks = (training.items[training.events == 1] == row).sum()
+        assert stats.values[row, 4] == pytest.approx(np.log1p(clicks))
+    prior = [mean, before.labels[:, 1].mean(), 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(stats.prior, prior, rtol=1e-6)
     np.testing.assert_array_equal(stats.values, load_value(run).stats.values)
     # Whatever happens from the first fitted exposure on changes nothing.
     assert before.times.max() < ExposureLog(run).read("fit").times.min()
