@@ -51,12 +51,12 @@ Name = tuple[str, str]
 class Server:
     """`penchant serve` on one port, killed and started again."""
 
-    def __init__(self, bundle: Path, state: Path) -> None:
+    def __init__(self, bundle: Path, state: Path, *, workers: int = 2) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         self._command = [*PENCHANT, "serve", str(bundle), "--state", str(state)]
-        self._command += ["--port", str(port), "--workers", "2", "--log-level", "error"]
+        self._command += ["--port", str(port), "--workers", str(workers), "--log-level", "error"]
         self._command += ["--max-stored-events", "1000000"]
         self.start()
 
