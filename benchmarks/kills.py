@@ -51,12 +51,12 @@ Name = tuple[str, str]
 class Server:
     """`penchant serve` on one port, killed and started again."""
 
-    def __init__(self, bundle: Path, state: Path) -> None:
+    def __init__(self, bundle: Path, state: Path, *, workers: int = 2) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         self._command = [*PENCHANT, "serve", str(bundle), "--state", str(state)]
-        self._command += ["--port", str(port), "--workers", "2", "--log-level", "error"]
+        self._command += ["--port", str(port), "--workers", str(workers), "--log-level", "error"]
         self._command += ["--max-stored-events", "1000000"]
         self.start()
 
@@ -70,22 +70,28 @@ class Server:
             raise SystemExit("the server did not start")
 
     def workers(self) -> list[int]:
-        """The processes of its workers."""
-        pid = self._process.pid
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        """The processes of the two workers, once both answer."""
+        found: set[int] = set()
+        while len(found) < 2:
+            with (
+                contextlib.suppress(PenchantError),
+                Client(self.address, timeout=30, num_channels=1) as client,
+            ):
+                worker = int(client.status().source.worker.partition(".")[2])
+                found = {one for one in found if Path(f"/proc/{one}").exists()} | {worker}
+        return sorted(found)
 
     def kill_worker(self, rng: random.Random) -> None:
         """SIGKILL to one of two workers; the supervisor starts another."""
-        workers = self.workers()
-        if workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(workers), signal.SIGKILL)
+        os.kill(rng.choice(self.workers()), signal.SIGKILL)
 
     def kill_all(self) -> None:
         """SIGKILL to all processes at once, then a new server."""
-        for pid in [self._process.pid, *self.workers()]:
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in [pid, *map(int, children)]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(one, signal.SIGKILL)
         self._process.wait()
         self.start()
 
@@ -193,8 +199,7 @@ def figures(bundle: Path, state: Path, num_kills: int, seed: int) -> dict[str, A
     callers = Callers(server.address, names[0])
     begun, num_whole = time.monotonic(), 0
     for _ in range(num_kills):
-        while len(server.workers()) < 2:
-            time.sleep(0.02)
+        server.workers()
         time.sleep(rng.uniform(*BETWEEN))
         if rng.random() < WHOLE_SERVER:
             server.kill_all()

@@ -9,13 +9,14 @@ is sent (serving/sending.py).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
 from serving.channels import DEFAULT_ADDRESS, positive
 from serving.client_messages import Users
 from serving.domain import Event, FloatArray, ItemChange, ItemFeatures
-from serving.event_stream import EventStream
+from serving.event_stream import AsyncEventStream, EventStream
 from serving.item_calls import (
     activate_call,
     delete_items_call,
@@ -214,6 +215,9 @@ class AsyncClient:
         num_channels: int = 2,
         metadata: Metadata = dict,
     ) -> None:
+        self._make_sender = partial(
+            Sender, address, timeout=timeout, num_channels=num_channels, metadata=metadata
+        )
         self._sender = AsyncSender(
             address, timeout=timeout, num_channels=num_channels, metadata=metadata
         )
@@ -269,6 +273,10 @@ class AsyncClient:
         """What users did; on disk when this returns. An event without an event_id is given one, so
         that it is taken once however often it has to be sent."""
         return await self._sender.send(record_events_call(events), timeout)
+
+    def stream_events(self, *, patience: float = DEFAULT_PATIENCE) -> AsyncEventStream:
+        """A stream of events, for an `async with` block; see Client.stream_events."""
+        return AsyncEventStream(self._make_sender(), patience=positive("patience", patience))
 
     async def delete_user(self, user_id: str, *, timeout: float | None = None) -> Deleted:
         """Forget everything that is known of a person."""

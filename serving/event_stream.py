@@ -7,6 +7,7 @@
 Every event has an id, so that what is sent again is taken once. Knows no gRPC (serving/sending.py).
 """
 
+import asyncio
 import random
 import threading
 import time
@@ -66,6 +67,11 @@ class EventStream:
         """The latest events that were refused, and why."""
         self._thread = threading.Thread(target=self._run, name="event-stream", daemon=True)
         self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `send` would wait."""
+        return self._num_ahead >= MOST_AHEAD
 
     def send(self, events: Event | Sequence[Event]) -> None:
         """Send one event or some. Waits where too many are not acknowledged yet.
@@ -194,3 +200,60 @@ class EventStream:
             self._failure = error
             self._call += 1
             self._changed.notify_all()
+
+
+class AsyncEventStream:
+    """EventStream for asyncio: the same, awaited, by threads that it has of its own."""
+
+    def __init__(self, sender: Sender, *, patience: float) -> None:
+        """sender: closed with the stream."""
+        self._sender, self._stream = sender, EventStream(sender, patience=patience)
+
+    @property
+    def num_taken(self) -> int:
+        """Events that were written."""
+        return self._stream.num_taken
+
+    @property
+    def num_duplicates(self) -> int:
+        """As EventStream.num_duplicates."""
+        return self._stream.num_duplicates
+
+    @property
+    def num_refused(self) -> int:
+        """Events that were refused."""
+        return self._stream.num_refused
+
+    @property
+    def refused(self) -> Sequence[tuple[Event, PartError]]:
+        """The latest events that were refused, and why."""
+        return self._stream.refused
+
+    async def send(self, events: Event | Sequence[Event]) -> None:
+        """As EventStream.send."""
+        if self._stream.is_full:
+            await asyncio.to_thread(self._stream.send, events)
+        else:
+            self._stream.send(events)
+
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """As EventStream.flush."""
+        await asyncio.to_thread(self._stream.flush, timeout)
+
+    async def close(self) -> None:
+        """As EventStream.close."""
+        try:
+            await asyncio.to_thread(self._stream.close)
+        finally:
+            self._sender.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -99,6 +99,8 @@ class Recorder:
     def __init__(self, store: UserStore, limits: Limits, *, horizon_days: float) -> None:
         """horizon_days: how late an event may come."""
         self._store, self._limits = store, limits
+        for outcome in ("taken", "duplicate", "refused"):
+            EVENTS.labels(outcome)  # a rate needs the 0 before the first
         self._horizon_us = int(horizon_days * _DAY_US)
 
     def begin(self, events: Sequence[Event], schema: Schema) -> Recording:

@@ -72,6 +72,59 @@ def export_events(
             print(f"{num:,} events trimmed from {path}")
 
 
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Argument(help="The folder to make; it must not exist yet.")],
+    state: State,
+) -> None:
+    """Copy the state of one moment into a folder, checked and with its checksum.
+
+    Servers may go on writing meanwhile. The folder appears whole or not at all.
+
+    Example: [bold]penchant backup backups/monday --state state[/bold]
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from serving.store.backup import back_up
+
+    bar = Progress(
+        TextColumn("copying"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        made = back_up(
+            state, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(
+        f"{made.num_users:,} users, {made.num_items:,} live items and {made.num_logged:,} events "
+        f"to export, {made.num_bytes / 1e6:,.1f} MB, in {out}"
+    )
+
+
+@app.command()
+def restore(
+    backup: Annotated[Path, typer.Argument(help="A folder that penchant backup made.")],
+    state: Annotated[Path, typer.Option(help="The state folder to make; no server runs on it.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the state that is there.")
+    ] = False,
+) -> None:
+    """Make a state folder of a backup, after verifying it.
+
+    Who was deleted after the backup was made is there again: delete them again.
+
+    Example: [bold]penchant restore backups/monday --state state[/bold]
+    """
+    from serving.store import backup as backups
+
+    made = backups.restore(backup, state, overwrite=overwrite)
+    print(
+        f"{made.num_users:,} users and {made.num_items:,} live items as of "
+        f"{made.created:%Y-%m-%d %H:%M} UTC, in {state}"
+    )
+
+
 def _store_of(state: Path) -> Path:
     """The store of a state folder. Raises ConfigError where there is none."""
     from serving.store.base import store_path

@@ -36,7 +36,13 @@ def test_help_lists_every_command_and_imports_none_of_them() -> None:
     assert set(heavy) & set(loaded.split()) == set()
 
 
-@pytest.mark.parametrize("module", ["training.cli", "serving.cli", "serving.server_cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("training.cli", "serving.cli", "serving.server_cli"),
+        *("serving.people_cli", "serving.state_cli"),
+    ],
+)
 def test_the_table_lists_what_the_modules_have(module: str) -> None:
     group = typer.main.get_command(importlib.import_module(module).app)
     listed = {name for name, command in penchant.COMMANDS.items() if command.module == module}

@@ -52,8 +52,11 @@ class Served:
     def worker_pids(self) -> list[int]:
         """The processes of the workers that live now; Linux only."""
         pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            int(child)
+            for child in children
+            if b"serving.server" in Path(f"/proc/{child}/cmdline").read_bytes()
         ]
 
     def log_lines(self) -> list[dict[str, Any]]:

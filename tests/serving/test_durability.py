@@ -23,7 +23,7 @@ def test_five_kills_lose_nothing_and_double_nothing(world: World, tmp_path: Path
     command = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), "--work", str(tmp_path)]
     command += ["--bundle", str(world.bundle), "--kills", "5", "--results", str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment(), check=False
+        command, capture_output=True, text=True, timeout=280, env=environment(), check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "kills.json").read_text())["figures"]

@@ -16,7 +16,7 @@ import pytest
 
 from interest.v1 import ingest_service_pb2 as pb
 from interest.v1 import ingest_service_pb2_grpc, types_pb2
-from serving.client import Client
+from serving.client import AsyncClient, Client
 from serving.config import ServerConfig
 from serving.domain import Event
 from serving.errors import BadRequest, DeadlineExceeded, Overloaded, ServerUnavailable
@@ -287,6 +287,18 @@ def test_a_refused_event_is_given_back(live: Served) -> None:
         assert {error.code for _, error in stream.refused} == {"UNKNOWN_EVENT"}
     with pytest.raises(ServerUnavailable, match="was closed"):
         stream.send(good)
+
+
+async def test_the_async_client_streams_too(live: Served) -> None:
+    async with AsyncClient(live.address, timeout=10) as client:
+        async with client.stream_events() as stream:
+            for number in range(300):
+                await stream.send(Event("async", item_id(number), "watch"))
+            await stream.flush(20)
+            assert (stream.num_taken, stream.num_duplicates, stream.num_refused) == (300, 0, 0)
+            await stream.send([Event("async", item_id(1), "wacth")])
+        assert [error.code for _, error in stream.refused] == ["UNKNOWN_EVENT"]
+        assert (await client.retrieve("async", k=1)).history_lengths.tolist() == [6]
 
 
 def test_a_stream_to_nobody_is_given_up(tmp_path: Path) -> None:
