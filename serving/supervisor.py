@@ -25,6 +25,7 @@ from model.manifest import stated_version
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
 from serving.errors import StoreUnavailable
+from serving.locks import lock_file
 from serving.logs import configure_logs, logger
 from serving.metrics import WORKER, SupervisorMetrics, reserve_files
 from serving.metrics_folder import metrics_folder
@@ -176,9 +177,12 @@ class Supervisor:
         Raises BundleRejected, StoreUnavailable or ConfigError when the workers cannot become
         ready; none is left running then.
         """
-        with self._reserved_port() as port, self._metrics() as (metrics_port, environment):
+        with (
+            self._reserved_port() as port,
+            self._metrics() as (metrics_port, environment),
+            _adopted(self._config),
+        ):
             config = replace(self._config, port=port)
-            _adopt(config)
             try:
                 self._start(config, environment)
                 if not self._stopping.is_set():
@@ -333,15 +337,39 @@ class Supervisor:
                 thread.join()
 
 
-def _adopt(config: ServerConfig) -> None:
-    """Make the bundle that the server was started with the active one of its state."""
+@contextlib.contextmanager
+def _adopted(config: ServerConfig) -> Iterator[None]:
+    """Make the bundle that the server was started with the active one of its state.
+
+    A second server of the same state serves the same bundle, or raises ConfigError: an activation
+    is of all workers of a state.
+    """
     path = config.bundle.absolute()
     version = stated_version(path, kind="bundle")
     database = Database(store_path(config.state))
+    lock = lock_file(config.state / "server.lock")
     try:
-        GenerationLog(database).adopt(path, version)
+        generations = GenerationLog(database)
+        if lock is not None:
+            generations.adopt(path, version)
+        else:
+            active = generations.active()
+            if active is None or active.version != version:
+                raise ConfigError(
+                    f"{config.state} is served already, with {active and active.path}; give this "
+                    "server another --state, or change the bundle with penchant activate"
+                )
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        raise
     finally:
         database.close()
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _name(number: int) -> str:

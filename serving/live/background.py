@@ -6,19 +6,18 @@ is how the supervisor starts it: the first line of stdin is a ServerConfig as JS
 means that the supervisor is gone. It runs at low priority, and no request ever waits for it.
 """
 
-import fcntl
 import os
 import signal
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 from model.errors import PenchantError
 from serving.config import ServerConfig
 from serving.errors import StoreUnavailable
 from serving.live.activation import Activator, open_generation
 from serving.live.compactor import Compactor
+from serving.locks import lock_file
 from serving.logs import configure_logs, logger
 from serving.store.base import store_path
 from serving.store.database import Database
@@ -26,18 +25,6 @@ from serving.store.generations import GenerationLog
 
 _POLL_SECONDS = 0.1
 _NICENESS = 10
-
-
-def only_one(state: Path) -> int | None:
-    """A file descriptor that holds the right to compact this state; None where another has it."""
-    state.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(state / "background.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def run(config: ServerConfig, stopping: threading.Event) -> None:
@@ -72,7 +59,7 @@ def main() -> int:
     configure_logs(config.log_level, worker="background")
     os.nice(_NICENESS)
     threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
-    while only_one(config.state) is None:
+    while lock_file(config.state / "background.lock") is None:
         if stopping.wait(1.0):
             return 0
     try:

@@ -41,12 +41,21 @@ def value_bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
+def value_state(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another state folder with the same users: two bundles cannot share one."""
+    folder = tmp_path_factory.mktemp("value-state")
+    done = penchant("load-users", str(world.snapshot), "--state", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
 def value_server(
-    value_bundle: Path, state: Path, tmp_path_factory: pytest.TempPathFactory
+    value_bundle: Path, value_state: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """One worker over the bundle with a value model."""
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with serve(value_bundle, state, log, "--drain-pause", "0.1") as served:
+    with serve(value_bundle, value_state, log, "--drain-pause", "0.1") as served:
         yield served
 
 
