@@ -160,8 +160,7 @@ class Current:
 
     def _beat(self) -> None:
         self._log.beat(
-            self._worker,
-            os.getpid(),
+            f"{self._worker}.{os.getpid()}",
             prepared=self._next[0] if self._next else self._number,
             serving=self._number,
         )

@@ -146,15 +146,21 @@ class GenerationLog:
         """Make it the active one: all workers change over."""
         self._database.write(lambda db: _flip(db, number, _now()))
 
-    def beat(self, worker: str, pid: int, *, prepared: int, serving: int) -> None:
-        """A worker says that it is alive, which generation it has ready, and which it serves."""
+    def beat(self, worker: str, *, prepared: int, serving: int) -> None:
+        """A worker says that it is alive, which generation it has ready, and which it serves.
+
+        worker: a name that no other process of this state has.
+        """
 
         def work(db: sqlite3.Connection) -> None:
+            now = _now()
             db.execute(
-                "INSERT OR REPLACE INTO workers (name, pid, prepared, serving, seen_us) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (worker, pid, prepared, serving, _now()),
+                "INSERT OR REPLACE INTO workers (name, prepared, serving, seen_us) "
+                "VALUES (?, ?, ?, ?)",
+                (worker, prepared, serving, now),
             )
+            gone = now - round(10 * _GONE_SECONDS * 1e6)
+            db.execute("DELETE FROM workers WHERE seen_us < ?", (gone,))
 
         self._database.write(work)
 

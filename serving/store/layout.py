@@ -85,7 +85,6 @@ CREATE TABLE generations (
 );
 CREATE TABLE workers (
     name TEXT PRIMARY KEY,
-    pid INTEGER NOT NULL,
     prepared INTEGER NOT NULL,
     serving INTEGER NOT NULL,
     seen_us INTEGER NOT NULL

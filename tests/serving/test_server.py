@@ -271,9 +271,9 @@ def copy(world: World, tmp_path: Path) -> Path:
 
 
 def test_a_worker_that_finds_another_bundle_refuses_to_start(
-    copy: Path, state: Path, tmp_path: Path
+    copy: Path, tmp_path: Path
 ) -> None:
-    with serve(copy, state, tmp_path / "log", "--workers", "2") as served:
+    with serve(copy, tmp_path / "state", tmp_path / "log", "--workers", "2") as served:
         workers: dict[str, str] = {}
         while len(workers) < 2:
             with Client(served.address, timeout=10, num_channels=1) as client:
