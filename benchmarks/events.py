@@ -207,7 +207,9 @@ def main() -> None:
         prepare(options.work)
         options.bundle = options.work / "bundle"
     options.work.mkdir(parents=True, exist_ok=True)
-    seconds, found = options.seconds, {"disk_sync_ms": disk_ms(options.work)}
+    seconds = options.seconds
+    # What else the machine does: above its number of cores, all figures are of what is left.
+    found = {"load_average_before": os.getloadavg()[0], "disk_sync_ms": disk_ms(options.work)}
     with open_server(options.bundle, options.work, 1) as server:
         numbers = numbers_of(server.address, options.bundle)
         for size in (1, 50):

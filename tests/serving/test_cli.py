@@ -147,7 +147,33 @@ def test_a_damaged_snapshot_is_refused_before_anything_is_written(
     database.close()
 
 
-@pytest.mark.parametrize("command", ["serve", "load-users", "query", "status"])
+def test_record_and_delete_user(world: World, tmp_path: Path) -> None:
+    with serve(world.bundle, tmp_path / "state", tmp_path / "log") as server:
+        address = ("--address", server.address)
+        done = penchant("record", "ann", item_id(3), "watch", "--event-id", "e1", *address)
+        assert (done.returncode, done.stdout) == (0, f"Recorded: ann watch {item_id(3)}\n")
+        again = penchant("record", "ann", item_id(3), "watch", "--event-id", "e1", *address)
+        assert (again.returncode, again.stdout) == (0, "Known already.\n")
+        assert item_id(3) in penchant("query", "ann", *address).stdout
+        old = ("--seconds-ago", str(30 * 86_400))
+        for arguments, words in (
+            (("ann", item_id(3), "wacth"), "event: no event 'wacth'"),
+            (("ann", item_id(3), "watch", *old), "timestamp_us: 30.0 days old"),
+        ):
+            done = penchant("record", *arguments, *address)
+            assert done.returncode == 2 and words in done.stderr
+        assert penchant("delete-user", "ann", *address).stdout == "Forgotten: ann\n"
+        assert penchant("delete-user", "ann", *address).stdout == "Nothing was known of ann.\n"
+        assert "(cold)" in penchant("query", "ann", *address).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("serve", "load-users", "query", "status", "record", "delete-user"),
+        *("export-events", "backup", "restore"),
+    ],
+)
 def test_help_teaches(command: str) -> None:
     done = penchant(command, "--help")
     assert done.returncode == 0
