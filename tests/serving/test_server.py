@@ -270,9 +270,7 @@ def copy(world: World, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world.bundle, tmp_path / "bundle"))
 
 
-def test_a_worker_that_finds_another_bundle_refuses_to_start(
-    copy: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_finds_another_bundle_refuses_to_start(copy: Path, tmp_path: Path) -> None:
     with serve(copy, tmp_path / "state", tmp_path / "log", "--workers", "2") as served:
         workers: dict[str, str] = {}
         while len(workers) < 2:
