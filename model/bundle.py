@@ -23,6 +23,9 @@ from model.schema import Head, Schema
 USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
 ITEMS, VECTORS, INDEX = "items.arrow", "vectors.npy", "index.faiss"
 ID_VECTORS = "id_vectors.npy"
+ID_HASHES, ID_ROWS = "id_hashes.npy", "id_rows.npy"
+"""Where each id lies in items.arrow (model.items.IdIndex), so that workers need not reckon it out,
+and share it; a bundle without them is opened all the same."""
 CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
 VALUE, VALUE_ITEM, VALUE_ITEMS = "value.onnx", "value_item.onnx", "value_items.npy"
 """The value model: all three, and the manifest's section `value`, or none of them."""
@@ -173,7 +176,7 @@ def open_bundle(path: Path) -> Bundle:
         path=path,
         identity=identity,
         manifest=manifest,
-        items=read_items(path / ITEMS),
+        items=read_items(path / ITEMS, _id_index(path)),
         vectors=np.load(path / VECTORS, mmap_mode="r"),
         id_vectors=np.load(path / ID_VECTORS, mmap_mode="r"),
         encoder=read_encoder(path / ENCODER),
@@ -188,6 +191,15 @@ def open_bundle(path: Path) -> Bundle:
         _require_shape(bundle, bundle.value.items, VALUE_ITEMS, dim=manifest.body["value"]["dim"])
         _require_finite(bundle, bundle.value.items, VALUE_ITEMS)
     return bundle
+
+
+def _id_index(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None:
+    """The index of ids that was made at export; None where there is none."""
+    if not (path / ID_HASHES).exists():
+        return None
+    # Plain arrays over the mapped files: indexing a numpy.memmap is slow.
+    hashes, rows = (np.asarray(np.load(path / n, mmap_mode="r")) for n in (ID_HASHES, ID_ROWS))
+    return hashes, rows
 
 
 def _open_value(path: Path, manifest: Manifest) -> ValueModel | None:

@@ -77,7 +77,7 @@ class Generation:
         )
         # Circle -1 (none) is kept as the last name, which numpy's indexing then finds by itself.
         self.circle_names: list[str] = [*bundle.circles["name"].to_pylist(), ""]
-        self._circle_of_row = bundle.items.table["circle"].to_numpy().astype(np.int32)
+        self._circle_of_row = bundle.items.table["circle"].to_numpy().astype(np.int32, copy=False)
         self._codes: dict[str, Int32] = {"circle": self._circle_of_row}
         self._numbers: dict[str, dict[str, int]] = {}
         self._lock = Lock()

@@ -37,6 +37,7 @@ from serving.health import SERVICE_NAME, HealthServicer
 from serving.ingest_servicer import IngestServicer
 from serving.interceptors import INGEST, RETRIEVAL, CallInterceptor
 from serving.logs import configure_logs, logger
+from serving.memory import give_back
 from serving.metrics import GENERATION_READY, MetricsFlusher
 from serving.runtime import Runtime
 from serving.servicer import RetrievalServicer
@@ -159,6 +160,7 @@ def _warm_up(servicer: RetrievalServicer) -> None:
     # What was loaded so far stays for good; the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
+    give_back()
 
 
 def main(name: str) -> int:

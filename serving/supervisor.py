@@ -301,6 +301,8 @@ class Supervisor:
             # One thread each: the threads of BLAS spin, and there is a worker for every core.
             "OMP_NUM_THREADS": str(self._config.faiss_threads),
             "OPENBLAS_NUM_THREADS": "1",
+            # Arenas of malloc: with one for each thread, a worker takes 25 MB more after some calls.
+            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
             # Lines of gRPC's core are no JSON. GRPC_VERBOSITY=ERROR in the environment shows them.
             "GRPC_VERBOSITY": os.environ.get("GRPC_VERBOSITY", "NONE"),
         }

@@ -17,7 +17,7 @@ import torch
 
 from model import bundle as files
 from model.errors import ConfigError
-from model.items import write_items
+from model.items import IdIndex, write_items
 from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.tower_session import require_vectors
@@ -153,7 +153,11 @@ def export_run(
         vectors = vectors[order]  # from here on in the bundle's order, once in memory
         np.save(folder / files.VECTORS, vectors)
         table = _item_table(run, items, circle_of, as_of)
-        write_items(table.take(pa.array(order)), folder / files.ITEMS)
+        table = table.take(pa.array(order)).combine_chunks()
+        write_items(table, folder / files.ITEMS)
+        hashes, rows = IdIndex(table["item_id"].combine_chunks()).arrays
+        np.save(folder / files.ID_HASHES, hashes)
+        np.save(folder / files.ID_ROWS, rows)
         pq.write_table(circles, folder / files.CIRCLES)
         (folder / "vocab").mkdir()
         run.encoder.write(folder / files.ENCODER)

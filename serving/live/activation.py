@@ -23,6 +23,7 @@ from serving.live.compactor import Compactor
 from serving.live.follower import POLL_SECONDS, Follower
 from serving.live.sealed import open_sealed
 from serving.logs import logger
+from serving.memory import give_back
 from serving.store.base import segments_path
 from serving.store.database import Database
 from serving.store.generations import GenerationLog, StoredGeneration
@@ -157,6 +158,8 @@ class Current:
         logger().info("bundle changed", bundle=active.version, generation=active.number)
         self._beat()
         old.close()  # calls that have begun hold its catalogue and finish with it
+        del old
+        give_back()
 
     def _beat(self) -> None:
         self._log.beat(

@@ -19,6 +19,7 @@ from serving.live.catalogue import Catalogue
 from serving.live.encode import Encoded, ItemEncoder
 from serving.live.sealed import open_sealed
 from serving.logs import logger
+from serving.memory import give_back
 from serving.metrics import DELTA_ITEMS, ITEMS_APPLIED
 from serving.store.base import segments_path
 from serving.store.database import Database
@@ -124,6 +125,7 @@ class Follower:
             apply_items(made, self.encoder, items)
         made.expire(time.time_ns() // 1000)
         self.catalogue = made
+        give_back()
         logger().info("segment taken", folder=newest.folder.name, rows=newest.num_rows)
 
     def _catch_up(self) -> None:
