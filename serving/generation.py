@@ -27,8 +27,8 @@ from serving.rank.value import ValueRanker
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-CACHED_IDS = 1 << 16
-"""Item ids at hand in each direction, about 10 MB; then emptied."""
+CACHED_IDS = 1 << 14
+"""Item ids at hand in each direction, about 3 MB; then emptied."""
 
 
 class Generation:
