@@ -301,7 +301,7 @@ class Supervisor:
             # One thread each: the threads of BLAS spin, and there is a worker for every core.
             "OMP_NUM_THREADS": str(self._config.faiss_threads),
             "OPENBLAS_NUM_THREADS": "1",
-            # Arenas of malloc: with one for each thread, a worker takes 25 MB more after some calls.
+            # Arenas of malloc: with one for each thread, a worker soon takes 25 MB more.
             "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
             # Arrow's own pool keeps 14 MB of what opening a bundle of a million items takes.
             "ARROW_DEFAULT_MEMORY_POOL": os.environ.get("ARROW_DEFAULT_MEMORY_POOL", "system"),

@@ -75,6 +75,8 @@ class IvfIndex:
         self._list_of_row = np.empty(index.ntotal, np.int32)
         for number in range(self._lists.nlist):
             size = self._lists.invlists.list_size(number)
+            if not size:  # it has no pointer to rows, either
+                continue
             rows = faiss.rev_swig_ptr(self._lists.invlists.get_ids(number), size)
             self._list_of_row[rows] = number
         self._sizes = self._count(self._list_of_row)

@@ -88,6 +88,11 @@ class Follower:
                     logger().error("cannot follow the items", reason=str(error))
                 failing = True
                 self._stopping.wait(1.0)
+            except Exception as error:  # a defect, which must not leave this worker behind for good
+                if not failing:
+                    logger().exception("defect: cannot follow the items", exc_info=error)
+                failing = True
+                self._stopping.wait(1.0)
 
     def look(self) -> None:
         """Apply what is new, and let expire what is over."""
