@@ -242,7 +242,8 @@ def main() -> None:
             "calls included. State: what a request reads to leave out all that a user with 30,000 "
             "events has seen; `bounded` is the default (10,000 kept, 20,000 summed up), `whole` "
             "keeps all, `before` reads every event's id. `disk sync` is one append of 4 KB and "
-            "fdatasync."
+            "fdatasync. Server and callers share the cores with whatever else the machine does, "
+            "see `load average`: where it is above their number, the times are those of waiting."
         ),
         command="python benchmarks/events.py --work DIR",
         folder=options.results,

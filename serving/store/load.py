@@ -5,6 +5,7 @@ adds what is new. Knows no rows and no vectors.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from serving.store.base import NewHistory, UserStore
 Int64 = npt.NDArray[np.int64]
 
 _PROFILES_A_BATCH = 20_000
+_USERS_A_BATCH, _PAUSE = 512, 0.01
+"""Users of one transaction, and the seconds after it: a running server's writes come between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Loaded:
 def load_snapshot(
     path: Path, store: UserStore, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Loaded:
-    """Merge the snapshot at `path` into the store, a few thousand users a transaction.
+    """Merge the snapshot at `path` into the store, some hundred users a transaction.
 
     progress: called with (users done, users in all). Raises BundleRejected for a damaged snapshot
     before anything is written, StoreUnavailable where the store cannot be written; what earlier
@@ -51,11 +54,12 @@ def load_snapshot(
         some = users.slice(start, _PROFILES_A_BATCH)
         store.put_profiles(_profiles(some), as_of_us=as_of_us)
     done = num_events = num_added = 0
-    for batch in read_histories(path):
+    for batch in read_histories(path, batch_users=_USERS_A_BATCH):
         num_added += store.merge_histories(_histories(batch), negative=negative)
         done += batch.num_rows
         num_events += len(pc.list_flatten(batch.column("item_ids")))
         progress(done, max(total, done))
+        time.sleep(_PAUSE)
     progress(max(total, done), max(total, done))  # some users may have a profile and no history
     return Loaded(manifest, max(total, done), num_events, num_added)
 
