@@ -4,7 +4,8 @@
 
 DIR is that of benchmarks/cold_start.py with a million items (`--items 1000000`), made where it is
 not there. Two workers on two cores, the load generators beside them on the same cores. First
-h2load asks as fast as it is answered (`Retrieve`, a stored user, k = 100): the peak. Then it begins
+h2load asks as fast as it is answered (`Recommend`, a stored user, 50 of 500 candidates; the bundle
+has no value model): the peak. Then it begins
 half as many calls a second: alone for a minute, and then while 1,000 items a second are upserted in
 requests of 50, over as many seals as that takes. All the while a probe upserts an item now and
 then, and asks every worker until it is there. At last all processes are killed (SIGKILL), and the
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from cold_start import prepare
 from commands import ENVIRONMENT
 from results import write_result
@@ -37,7 +39,7 @@ from interest.v1 import retrieval_service_pb2 as pb
 from serving.client import Client
 from serving.domain import AnyOf, ItemChange
 
-CONCURRENCY, K, AT_ONCE = 16, 100, 50
+CONCURRENCY, K, AT_ONCE = 16, 50, 50
 WRITTEN_A_SECOND = 1000
 CHANNELS = 16
 STYLES = ("hand carved", "plain", "antique", "small", "lacquered", "woven", "painted")
@@ -131,7 +133,9 @@ def write(address: str, seconds: float, known: Sequence[str], result: dict[str, 
     result["write_ms"] = 1000 * np.array(spent)
 
 
-def probe(address: str, stopping: threading.Event, found: list[float], seals: set[int]) -> None:
+def probe(
+    address: str, state: Path, stopping: threading.Event, found: list[float], seals: set[str]
+) -> None:
     """Upsert an item and ask all connections until both workers show it, again and again; see what
     has been sealed meanwhile."""
     number = 0
@@ -151,14 +155,14 @@ def probe(address: str, stopping: threading.Event, found: list[float], seals: se
                 if time.perf_counter() - began > 10:
                     raise SystemExit(f"{item_id} is not shown after 10 seconds")
             found.append(1000 * (time.perf_counter() - began))
-            seals.add(int(client.status().live["num_sealed"]))
+            seals.update(folder.name for folder in (state / "segments").glob("[!.]*"))
 
 
 def reads(address: str, payload: Path, rate: float, seconds: float) -> dict[str, float]:
     """`Retrieve` at a rate, whatever the answers take."""
     return load(
         address,
-        "Retrieve",
+        "Recommend",
         payload,
         concurrency=256,
         requests=round(rate * seconds),
@@ -178,27 +182,28 @@ def main() -> None:
     shutil.rmtree(state, ignore_errors=True)
     shutil.copytree(args.work / "state", state)
     user = long_history(args.work, 50)
-    payload = args.work / "retrieve.bin"
+    # What people do most with, changes most.
+    lists = pq.read_table(args.work / "snapshot" / "histories.parquet")["item_ids"].to_pylist()
+    known = [item_id for some in lists[:1000] for item_id in some]
+    payload = args.work / "recommend.bin"
     payload.write_bytes(
-        framed(pb.RetrieveRequest(queries=[{"user_id": user["user_id"]}], k=K).SerializeToString())
+        framed(pb.RecommendRequest(queries=[{"user_id": user["user_id"]}], k=K).SerializeToString())
     )
     figures: dict[str, Any] = {}
     writes: dict[str, Any] = {}
     fresh: list[float] = []
-    seals: set[int] = set()
+    seals: set[str] = set()
     stopping = threading.Event()
     with served(args.work, state) as server:
         address = server.address
-        load(address, "Retrieve", payload, concurrency=CONCURRENCY, requests=2000)  # warm
-        peak = load(address, "Retrieve", payload, concurrency=CONCURRENCY, requests=10_000)
+        load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=2000)  # warm
+        peak = load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=10_000)
         figures["peak_per_second"] = peak.requests_per_second
         rate = peak.requests_per_second / 2
         alone = reads(address, payload, rate, 60)
-        with Client(address) as client:
-            known = client.retrieve(user["user_id"], k=1000).item_ids
         threads = [
             threading.Thread(target=write, args=(address, args.seconds, known, writes)),
-            threading.Thread(target=probe, args=(address, stopping, fresh, seals)),
+            threading.Thread(target=probe, args=(address, state, stopping, fresh, seals)),
         ]
         for thread in threads:
             thread.start()
@@ -225,7 +230,7 @@ def main() -> None:
     figures |= percentiles("write", writes["write_ms"])
     figures |= percentiles("fresh", np.array(fresh))
     figures["num_probes"] = len(fresh)
-    figures["seals"] = len(seals - {0})
+    figures["seals"] = len(seals)
     figures["live"] = live
     figures["owned_mb"] = [round(one["owned"], 1) for one in owned.values()]
     report(figures, args.items, args.seconds)
@@ -250,7 +255,7 @@ def report(figures: dict[str, Any], num_items: int, seconds: float) -> None:
     for name in ("alone", "beside writes"):
         rows.append(
             [
-                f"`Retrieve` at half the peak, {name}",
+                f"`Recommend` at half the peak, {name}",
                 f"{figures[f'{name}/requests_per_second']:,.0f}",
                 f"{figures[f'{name}/p50_ms']:.2f}",
                 f"{figures[f'{name}/p99_ms']:.1f}",

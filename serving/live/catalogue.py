@@ -19,7 +19,7 @@ from serving.domain import Filter
 from serving.generation import Generation
 from serving.live.delta import Delta
 from serving.live.encode import Encoded
-from serving.live.living import search_living
+from serving.live.living import Living, search_living
 from serving.live.part import Part
 from serving.live.segment import Contents, Segment
 
@@ -49,8 +49,8 @@ class Catalogue:
         )
         self._base_alive = np.ones(self._num_base, bool)
         self._base_alive[generation.items.num_active :] = False
-        self._num_dead = 0
-        """Rows of the index that died."""
+        self._living = Living(self._base_alive[: generation.items.num_active])
+        """Of the rows in the index, by the same array."""
         self._lock = Lock()
         self._codes: dict[str, Int32] = {}
         self._due = _due_in(generation)
@@ -78,7 +78,7 @@ class Catalogue:
     @property
     def num_replaced(self) -> int:
         """Rows of the bundle that are not shown any more."""
-        return self._num_dead
+        return self._living.num_dead
 
     @property
     def num_sealed(self) -> int:
@@ -232,19 +232,9 @@ class Catalogue:
         if hurries and generation.quick_index is not None:
             index = generation.quick_index
         allowed = generation.filters.bitmap(filters)
-        if not self._has_live and not self._num_dead:
+        if not self._has_live and not self._living.num_dead:
             return index.search(queries, k, allowed=allowed, excluded=excluded or None)
-        found = [
-            search_living(
-                index,
-                queries,
-                k,
-                allowed,
-                excluded,
-                alive=self._base_alive,
-                num_dead=self._num_dead,
-            )
-        ]
+        found = [search_living(index, queries, k, allowed, excluded, self._living)]
         for start, part in self._parts:
             if part.num_rows:
                 mine = [rows[np.searchsorted(rows, start) :] - start for rows in excluded]
@@ -283,7 +273,7 @@ class Catalogue:
         self._kill_base(base[base >= 0])
         for _, part in self._parts:
             rows = part.rows_of(ids)
-            part.alive[rows[rows >= 0]] = False
+            part.kill(rows[rows >= 0])
 
     def expire(self, now_us: int) -> int:
         """Let those die whose time is over; returns how many rows that were."""
@@ -296,7 +286,7 @@ class Catalogue:
             else:
                 for part, _, local in self._split(np.array([row])):
                     assert part is not None
-                    part.alive[local] = False
+                    part.kill(local)
         return num
 
     def contents(self, sequence: int) -> Contents:
@@ -319,8 +309,7 @@ class Catalogue:
         )
 
     def _kill_base(self, rows: Int64) -> None:
-        indexed = rows[rows < self.generation.items.num_active]
-        self._num_dead += int(np.count_nonzero(self._base_alive[indexed]))
+        self._living.kill(rows[rows < self.generation.items.num_active])
         self._base_alive[rows] = False
 
     # --- rows of several parts --------------------------------------------------------------------

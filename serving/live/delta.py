@@ -64,6 +64,10 @@ class Delta:
         self.num_rows = end
         self._rows.update(zip(ids, range(start, end), strict=True))
 
+    def kill(self, rows: Int64) -> None:
+        """These rows, distinct, are not to be retrieved any more."""
+        self.alive[rows] = False
+
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """The newest row of each id; -1 where there is none."""
         rows = self._rows

@@ -1,14 +1,15 @@
 """A search of rows of which some have died: a built index forgets none, so the dead are left out.
 
 A few more rows are fetched than are wanted, and those that died are dropped, which costs nothing
-while they are few. Where too many of the best have died, the living are searched alone.
+while they are few among the best. Where too many of those have died (what sells best changes most),
+the living are searched alone, by a bitmap that is made anew now and then, not for each search.
 """
 
 import math
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.index.base import Bitmap, Bool, Float32, Int64, VectorIndex
 from serving.index.scan import nothing
@@ -17,6 +18,35 @@ _SPARE = 16
 """Dead rows among the best that are always allowed for."""
 _AS_DENSE = 2
 """How much denser than among all rows the dead may lie among the best."""
+_STALE = 64
+"""Rows, or a hundredth of the dead where that is more, that may have died since the bitmap of the
+living was made; they are dropped like others. Making it takes 4 ms for a million rows."""
+
+
+class Living:
+    """Which of N rows are alive. One thread lets them die, any number read."""
+
+    def __init__(self, mask: Bool) -> None:
+        """mask: [N], kept and changed in place; from True to False alone."""
+        self.mask = mask
+        self.num_dead = int(len(mask) - np.count_nonzero(mask))
+        self._bitmap: Bitmap | None = None
+        self._num_dead = 0
+        self._lock = Lock()
+
+    def kill(self, rows: Int64) -> None:
+        """These rows, distinct, are not alive any more."""
+        self.num_dead += int(np.count_nonzero(self.mask[rows]))
+        self.mask[rows] = False
+
+    def bitmap(self) -> Bitmap:
+        """The living, and some that died lately."""
+        with self._lock:
+            lately = self.num_dead - self._num_dead
+            if self._bitmap is None or lately > max(_STALE, self.num_dead // 100):
+                self._num_dead = self.num_dead
+                self._bitmap = Bitmap(self.mask.copy())
+            return self._bitmap
 
 
 def search_living(
@@ -25,39 +55,51 @@ def search_living(
     k: int,
     allowed: Bitmap | None,
     excluded: Sequence[Int64],
-    *,
-    alive: npt.NDArray[np.bool_],
-    num_dead: int,
+    living: Living,
 ) -> tuple[Int64, Float32]:
     """The k best living rows of each query, as VectorIndex.search answers.
 
-    allowed: as there. excluded: Q sorted arrays of rows, or none. alive: [N or more]. num_dead:
-    about how many of the N rows are not alive.
+    allowed: as there. excluded: Q sorted arrays of rows, or none. living: of all rows of the index.
     """
     out = excluded or None
-    if not num_dead:
+    if not living.num_dead:
         return index.search(queries, k, allowed=allowed, excluded=out)
-    share = num_dead / index.num_rows
     most = index.num_rows if allowed is None else allowed.count
-    width = min(k + _SPARE + math.ceil(_AS_DENSE * share * k), max(most, 1))
-    found, scores = index.search(queries, width, allowed=allowed, excluded=out)
-    living = (found >= 0) & alive[found]
-    short = (living.sum(axis=1) < k) & (found[:, -1] >= 0) & (width < most)
-    rows, best = _pressed(found, scores, living, k)
+    spare = _SPARE + math.ceil(_AS_DENSE * living.num_dead / index.num_rows * k)
+    rows, scores, short = _search(index, queries, k, spare, allowed, most, out, living)
     if short.any():
-        mask = alive[: index.num_rows]
-        some = Bitmap(mask.copy() if allowed is None else mask & allowed.mask)
+        alive = living.bitmap()
+        some = alive if allowed is None else Bitmap(alive.mask & allowed.mask)
         places = np.flatnonzero(short)
         rest = None if out is None else [out[i] for i in places.tolist()]
-        rows[places], best[places] = index.search(queries[places], k, allowed=some, excluded=rest)
-    return rows, best
+        spare = _SPARE + max(_STALE, living.num_dead // 100)
+        rows[places], scores[places], _ = _search(
+            index, queries[places], k, spare, some, some.count, rest, living
+        )
+    return rows, scores
 
 
-def _pressed(found: Int64, scores: Float32, keep: Bool, k: int) -> tuple[Int64, Float32]:
-    """The first k of each row that are kept, in their order."""
+def _search(
+    index: VectorIndex,
+    queries: Float32,
+    k: int,
+    spare: int,
+    allowed: Bitmap | None,
+    most: int,
+    excluded: Sequence[Int64] | None,
+    living: Living,
+) -> tuple[Int64, Float32, Bool]:
+    """The first k living rows among the k + spare best, and which queries there might be more for.
+
+    most: how many rows are allowed.
+    """
+    width = max(min(k + spare, most), 1)
+    found, scores = index.search(queries, width, allowed=allowed, excluded=excluded)
+    keep = (found >= 0) & living.mask[found]
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
     kept = np.take_along_axis(keep, order, 1)
     rows, best = nothing(len(found), k)
     rows[:, : order.shape[1]] = np.where(kept, np.take_along_axis(found, order, 1), -1)
     best[:, : order.shape[1]] = np.where(kept, np.take_along_axis(scores, order, 1), -np.inf)
-    return rows, best
+    short = (keep.sum(axis=1) < k) & (found[:, -1] >= 0) & (width < most)
+    return rows, best, short

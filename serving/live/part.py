@@ -48,6 +48,9 @@ class Part(Protocol):
     def expires(self) -> Int64:
         """[num_rows or more] UTC µs; item_log.NEVER where the item does not expire."""
 
+    def kill(self, rows: Int64) -> None:
+        """These rows, distinct, are not to be retrieved any more."""
+
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows."""
 

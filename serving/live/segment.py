@@ -26,7 +26,7 @@ from serving.domain import Filter
 from serving.index.filters import FilterIndex
 from serving.index.ivf_index import SCAN_ROWS, IvfIndex
 from serving.index.scan import inside
-from serving.live.living import search_living
+from serving.live.living import Living, search_living
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -108,7 +108,7 @@ class Segment:
         self.vectors: Float32 = _mapped(folder / VECTORS)
         self.value_vectors: Float32 = _mapped(folder / VALUE_VECTORS)
         self.circles: Int32 = self._items.table["circle"].to_numpy().astype(np.int32)
-        self.alive: Bool = np.load(folder / ALIVE)
+        self.living = Living(np.load(folder / ALIVE))
         self.expires: Int64 = np.load(folder / EXPIRES)
         self.replaced: Int64 = np.load(folder / REPLACED)
         self._filters = FilterIndex(self._items, schema)
@@ -116,6 +116,15 @@ class Segment:
         if (folder / INDEX).exists():
             assert setting is not None
             self._index = IvfIndex(ann.open_index(folder / INDEX), self.vectors, setting)
+
+    @property
+    def alive(self) -> Bool:
+        """[num_rows] whether each row may be retrieved."""
+        return self.living.mask
+
+    def kill(self, rows: Int64) -> None:
+        """These rows, distinct, are not to be retrieved any more."""
+        self.living.kill(rows)
 
     def ids_of(self, rows: Int64) -> list[str]:
         """Ids of these rows."""
@@ -149,10 +158,7 @@ class Segment:
         """The k best rows; see Part.search."""
         allowed = self._filters.bitmap(filters)
         if self._index is not None:
-            num_dead = self.num_rows - int(np.count_nonzero(self.alive))
-            return search_living(
-                self._index, queries, k, allowed, excluded, alive=self.alive, num_dead=num_dead
-            )
+            return search_living(self._index, queries, k, allowed, excluded, self.living)
         mask = self.alive if allowed is None else self.alive & allowed.mask
         out = [inside(rows, self.num_rows) for rows in excluded] or None
         return exact_search(queries, self.vectors, k, allowed=mask, excluded=out)
