@@ -42,6 +42,8 @@ from serving.domain import AnyOf, ItemChange
 CONCURRENCY, K, AT_ONCE = 16, 50, 50
 WRITTEN_A_SECOND = 1000
 CHANNELS = 16
+PROBES = "probe"
+"""The craft of all probes, by which a filter finds them among all other items."""
 STYLES = ("hand carved", "plain", "antique", "small", "lacquered", "woven", "painted")
 THINGS = (
     "竹笛",
@@ -140,20 +142,19 @@ def probe(
     has been sealed meanwhile."""
     number = 0
     with Client(address, timeout=30, num_channels=CHANNELS) as client:
-        while not stopping.wait(0.3):
+        while not stopping.wait(1.0):
             item_id, number = f"probe-{number}", number + 1
-            # A craft of its own, so that a filter finds it whatever else there is.
-            features = {"title": f"a probe {number}", "craft": item_id}
-            alone = [AnyOf("craft", (item_id,))]
+            features = {"title": f"a probe {number}", "craft": PROBES}
             workers: set[str] = set()
             began = time.perf_counter()
             client.upsert_items(ItemChange(item_id=item_id, kind="product", features=features))
             while len(workers) < 2:
-                answer = client.retrieve("nobody", k=1, filters=alone)
-                if answer.item_ids:
+                answer = client.retrieve("nobody", k=1000, filters=[AnyOf("craft", (PROBES,))])
+                if item_id in answer.item_ids:
                     workers.add(answer.source.worker)
                 if time.perf_counter() - began > 10:
                     raise SystemExit(f"{item_id} is not shown after 10 seconds")
+                time.sleep(0.005)
             found.append(1000 * (time.perf_counter() - began))
             seals.update(folder.name for folder in (state / "segments").glob("[!.]*"))
 
