@@ -234,24 +234,28 @@ class Catalogue:
         allowed = generation.filters.bitmap(filters)
         if not self._has_live and not self._living.num_dead:
             return index.search(queries, k, allowed=allowed, excluded=excluded or None)
-        found = [search_living(index, queries, k, allowed, excluded, self._living)]
+        rows, scores = search_living(index, queries, k, allowed, excluded, self._living)
         for start, part in self._parts:
-            if part.num_rows:
-                mine = [rows[np.searchsorted(rows, start) :] - start for rows in excluded]
-                rows, scores = part.search(queries, k, filters, mine)
-                found.append((np.where(rows >= 0, rows + start, -1), scores))
-        return self._best(found, k)
+            if not part.num_rows:
+                continue
+            mine = [out[np.searchsorted(out, start) :] - start for out in excluded]
+            better = part.better(queries, scores[:, -1], k, filters, mine)
+            for i, (more, theirs) in enumerate(better):
+                if len(more):
+                    both = np.concatenate([scores[i], theirs])
+                    order = np.argsort(-both, kind="stable")[:k]
+                    rows[i] = np.concatenate([rows[i], more + start])[order]
+                    scores[i] = both[order]
+        return self._living_yet(rows, scores)
 
-    def _best(self, found: Sequence[tuple[Int64, Float32]], k: int) -> tuple[Int64, Float32]:
-        """The k best of what the parts gave, without what has died since."""
-        rows = np.concatenate([one for one, _ in found], axis=1)
-        scores = np.concatenate([one for _, one in found], axis=1)
-        gone = ~self.is_shown(np.maximum(rows, 0).ravel()).reshape(rows.shape)
-        scores[gone] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores = np.take_along_axis(scores, order, 1)
-        rows = np.take_along_axis(rows, order, 1)
-        return np.where(scores > -np.inf, rows, -1), scores
+    def _living_yet(self, rows: Int64, scores: Float32) -> tuple[Int64, Float32]:
+        """What was found [Q, k] without what has died since."""
+        shown = (rows >= 0) & self.is_shown(np.maximum(rows, 0).ravel()).reshape(rows.shape)
+        if shown.all():
+            return rows, scores
+        rows, scores = np.where(shown, rows, -1), np.where(shown, scores, -np.inf)
+        order = np.argsort(~shown, axis=1, kind="stable")
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
 
     # --- writing: by one thread -------------------------------------------------------------------
 

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from model.ann import exact_search
 from model.items import Hashes, ItemTable
 from model.schema import Schema
 from serving.domain import Filter
 from serving.index.filters import FilterIndex
-from serving.index.scan import inside
 from serving.live.encode import Encoded
+from serving.live.living import scan_better
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -108,14 +107,20 @@ class Delta:
         """See Part.holds."""
         return self.mask(filters, self.num_rows)[rows]
 
-    def search(
-        self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
-    ) -> tuple[Int64, Float32]:
-        """The k best rows; see Part.search."""
+    def better(
+        self,
+        queries: Float32,
+        floors: Float32,
+        k: int,
+        filters: tuple[Filter, ...],
+        excluded: Sequence[Int64],
+    ) -> Sequence[tuple[Int64, Float32]]:
+        """Rows that score above the floors; see Part.better."""
         num_rows = self.num_rows
-        allowed = self.mask(filters, num_rows) & self.alive[:num_rows]
-        out = [inside(rows, num_rows) for rows in excluded] or None
-        return exact_search(queries, self.vectors[:num_rows], k, allowed=allowed, excluded=out)
+        allowed = self.alive[:num_rows]
+        if filters:
+            allowed = allowed & self.mask(filters, num_rows)
+        return scan_better(self.vectors[:num_rows], allowed, queries, floors, k, excluded)
 
     def _grow(self, num_rows: int) -> None:
         size = len(self.alive)

@@ -69,9 +69,16 @@ class Part(Protocol):
     def holds(self, filters: tuple[Filter, ...], rows: Int64) -> Bool:
         """[n] of which of these rows all (checked, at least one) filters hold."""
 
-    def search(
-        self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
-    ) -> tuple[Int64, Float32]:
-        """The k best living rows where all of these (checked) filters hold, as VectorIndex.search
-        answers. excluded: Q sorted arrays of rows, or none at all.
+    def better(
+        self,
+        queries: Float32,
+        floors: Float32,
+        k: int,
+        filters: tuple[Filter, ...],
+        excluded: Sequence[Int64],
+    ) -> Sequence[tuple[Int64, Float32]]:
+        """Of each query [Q, D] the living rows, in no order, that score above its floor [Q], and
+        their scores: the k best where there are more.
+
+        filters: those that must hold, checked. excluded: Q sorted arrays of rows, or none at all.
         """

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model import ann
-from model.ann import exact_search
 from model.errors import BundleRejected
 from model.items import Hashes, IdIndex, ItemTable, read_items, write_items
 from model.ivf import Setting, refilled
@@ -25,8 +24,7 @@ from model.schema import Schema
 from serving.domain import Filter
 from serving.index.filters import FilterIndex
 from serving.index.ivf_index import SCAN_ROWS, IvfIndex
-from serving.index.scan import inside
-from serving.live.living import Living, search_living
+from serving.live.living import Living, scan_better, search_living
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -152,16 +150,22 @@ class Segment:
         assert bitmap is not None
         return bitmap.mask[rows]
 
-    def search(
-        self, queries: Float32, k: int, filters: tuple[Filter, ...], excluded: Sequence[Int64]
-    ) -> tuple[Int64, Float32]:
-        """The k best rows; see Part.search."""
+    def better(
+        self,
+        queries: Float32,
+        floors: Float32,
+        k: int,
+        filters: tuple[Filter, ...],
+        excluded: Sequence[Int64],
+    ) -> Sequence[tuple[Int64, Float32]]:
+        """Rows that score above the floors; see Part.better."""
         allowed = self._filters.bitmap(filters)
-        if self._index is not None:
-            return search_living(self._index, queries, k, allowed, excluded, self.living)
-        mask = self.alive if allowed is None else self.alive & allowed.mask
-        out = [inside(rows, self.num_rows) for rows in excluded] or None
-        return exact_search(queries, self.vectors, k, allowed=mask, excluded=out)
+        if self._index is None:
+            mask = self.alive if allowed is None else self.alive & allowed.mask
+            return scan_better(self.vectors, mask, queries, floors, k, excluded)
+        rows, scores = search_living(self._index, queries, k, allowed, excluded, self.living)
+        above = scores > floors[:, np.newaxis]
+        return [(rows[i, above[i]], scores[i, above[i]]) for i in range(len(rows))]
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:
