@@ -1,12 +1,15 @@
-"""Servers that are killed under a load of events: is every acknowledged event there, once?
+"""Servers that are killed under a load of writes: is every acknowledged event there, once, and
+every acknowledged change of an item?
 
     python benchmarks/kills.py --work DIR [--kills 50] [--bundle BUNDLE]
 
 A server of two workers takes events from callers that hold a plain gRPC channel each and send an
-event again, under the same event_id, until it is acknowledged; and from one `Client.stream_events`.
+event again, under the same event_id, until it is acknowledged; from one `Client.stream_events`; and
+items from one `Client.upsert_items`, new ones and new prices of those.
 At random moments one worker, or the server with all its workers, is killed with SIGKILL; a server
 that is gone is started again on the same state. At the end the store is read: every acknowledged
-event must be in its user's history once and in the log once, and nothing that was never sent.
+event must be in its user's history once and in the log once, and nothing that was never sent; every
+item must have the last price that was acknowledged, and the next server must show it.
 Without --bundle, a small simulated world is trained in DIR first.
 """
 
@@ -32,11 +35,12 @@ from results import FOLDER, write_result
 
 from interest.v1 import ingest_service_pb2 as pb
 from interest.v1 import ingest_service_pb2_grpc
+from model.errors import PenchantError
 from serving.client import Client
-from serving.domain import Event
-from serving.errors import PenchantError
+from serving.domain import Event, History, ItemChange, UserQuery
 from serving.store.base import store_path
 from serving.store.database import Database
+from serving.store.item_log import ItemLog
 
 NUM_USERS, NUM_CALLERS = 500, 3
 WHOLE_SERVER = 0.3
@@ -111,10 +115,13 @@ class Callers:
         self.sent: set[Name] = set()
         self.acknowledged: list[Name] = []
         self.num_failed = 0
+        self.prices: dict[str, float] = {}
+        """Item → the last price that was acknowledged."""
         self._threads = [
             threading.Thread(target=self._call, args=(number,)) for number in range(NUM_CALLERS)
         ]
         self._threads.append(threading.Thread(target=self._stream))
+        self._threads.append(threading.Thread(target=self._upsert))
         for thread in self._threads:
             thread.start()
 
@@ -172,6 +179,49 @@ class Callers:
                 raise SystemExit(f"refused: {stream.refused[0]}")
         self.acknowledged.extend(names)
 
+    def _upsert(self) -> None:
+        """New items, and new prices of earlier ones, some a call; each call until it is taken."""
+        rng, count = random.Random(0), 0
+        with Client(self._address, num_channels=4, timeout=5) as client:
+            while not self._over.is_set():
+                count += 1
+                new = {f"item-{rng.randrange(count)}": float(count) for _ in range(5)}
+                changes = [
+                    ItemChange(item_id=one, kind="product", features={"price": price})
+                    for one, price in new.items()
+                ]
+                while True:
+                    try:
+                        written = client.upsert_items(changes)
+                    except PenchantError:
+                        self.num_failed += 1
+                        time.sleep(0.05)
+                        continue
+                    if written.num_taken != len(changes):
+                        raise SystemExit(f"not all was taken: {written.errors}")
+                    break
+                self.prices |= new
+
+
+def wrong_items(state: Path, address: str, prices: dict[str, float]) -> int:
+    """How many items the store, or the server, has without the price that was acknowledged last."""
+    database = Database(store_path(state))
+    log = ItemLog(database)
+    items, newest = log.read(list(prices)), log.newest()
+    database.close()
+    wrong = {one for one, price in prices.items() if one not in items}
+    wrong |= {one for one, item in items.items() if item.features["price"] != prices[one]}
+    ids = list(prices)
+    with Client(address, timeout=30) as client:
+        while client.status().live["applied_sequence"] < newest:
+            time.sleep(0.1)
+        for start in range(0, len(ids), 100):
+            some = ids[start : start + 100]
+            given = client.rerank(UserQuery(history=History([])), some, fields=["price"])
+            shown = dict(zip(given.item_ids, given.columns["price"], strict=True))
+            wrong |= {one for one in some if shown.get(one) != prices[one]}
+    return len(wrong)
+
 
 def stored(state: Path) -> tuple[Counter[Name], Counter[Name]]:
     """How often each event is in its user's history, and in the log."""
@@ -208,6 +258,8 @@ def figures(bundle: Path, state: Path, num_kills: int, seed: int) -> dict[str, A
             server.kill_worker(rng)
     callers.end()
     seconds = time.monotonic() - begun
+    server.workers()
+    num_wrong = wrong_items(state, server.address, callers.prices)
     with contextlib.suppress(PenchantError):
         server.stop()
     histories, log = stored(state)
@@ -219,6 +271,8 @@ def figures(bundle: Path, state: Path, num_kills: int, seed: int) -> dict[str, A
         "lost": len(acknowledged - set(histories)) + len(acknowledged - set(log)),
         "twice": sum(n > 1 for n in [*histories.values(), *log.values()]),
         "in_history_and_not_in_log": len(set(histories) ^ set(log)),
+        "items": len(callers.prices),
+        "items_without_their_last_acknowledged_change": num_wrong,
         "never_sent": len(set(histories) - callers.sent),
         "calls_that_failed_and_were_sent_again": callers.num_failed,
         "seconds": round(seconds, 1),
@@ -241,23 +295,24 @@ def main() -> None:
     found = figures(options.bundle, state, options.kills, options.seed)
     write_result(
         "kills",
-        title="Events and killed servers: what was acknowledged is there, once",
+        title="Writes and killed servers: what was acknowledged is there, once",
         figures=found,
         table=[
             ["what", "number"],
             *[[name.replace("_", " "), f"{n:,}"] for name, n in found.items()],
         ],
         notes=(
-            f"Two workers; {NUM_CALLERS} callers with a plain gRPC channel each and one stream of "
-            f"events, {NUM_USERS} users. SIGKILL at random moments, {WHOLE_SERVER:.0%} of the "
-            "times to all processes at once. Killing processes shows what the store does when they "
+            f"Two workers; {NUM_CALLERS} callers with a plain gRPC channel each, one stream of "
+            f"events and one writer of items, {NUM_USERS} users. SIGKILL at random moments, "
+            f"{WHOLE_SERVER:.0%} of the times to all processes at once. Killing processes shows what the store does when they "
             "end in the middle; it does not take the power away, which is what fsync is for."
         ),
         command=f"python benchmarks/kills.py --work DIR --kills {options.kills}",
         folder=options.results,
     )
-    if found["lost"] or found["twice"] or found["never_sent"] or found["in_history_and_not_in_log"]:
-        raise SystemExit("events were lost, doubled or made up")
+    wrong = ("lost", "twice", "never_sent", "in_history_and_not_in_log")
+    if any(found[name] for name in (*wrong, "items_without_their_last_acknowledged_change")):
+        raise SystemExit("writes were lost, doubled or made up")
 
 
 if __name__ == "__main__":

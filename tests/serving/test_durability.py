@@ -29,6 +29,7 @@ def test_five_kills_lose_nothing_and_double_nothing(world: World, tmp_path: Path
     found = json.loads((tmp_path / "kills.json").read_text())["figures"]
     assert (found["lost"], found["twice"], found["never_sent"]) == (0, 0, 0)
     assert found["in_history_and_not_in_log"] == 0
+    assert found["items_without_their_last_acknowledged_change"] == 0 < found["items"]
     assert found["acknowledged"] > 100 and found["kills_of_the_whole_server"] >= 1
 
 
