@@ -304,8 +304,8 @@ def main() -> None:
         notes=(
             f"Two workers; {NUM_CALLERS} callers with a plain gRPC channel each, one stream of "
             f"events and one writer of items, {NUM_USERS} users. SIGKILL at random moments, "
-            f"{WHOLE_SERVER:.0%} of the times to all processes at once. Killing processes shows what the store does when they "
-            "end in the middle; it does not take the power away, which is what fsync is for."
+            f"{WHOLE_SERVER:.0%} of the times to all processes at once. Killing processes shows "
+            "what the store does when they end in the middle; it does not take the power away, which is what fsync is for."
         ),
         command=f"python benchmarks/kills.py --work DIR --kills {options.kills}",
         folder=options.results,
