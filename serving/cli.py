@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from model.errors import ConfigError
 from model.schema import KINDS
 from serving.domain import AnyOf, Filter, Not, Range
 from serving.errors import BadRequest
-from serving.store.base import MAX_STORED_EVENTS, store_path
+from serving.store.base import MAX_STORED_EVENTS, SQLITE, store_path
 
 if TYPE_CHECKING:
     from serving.client import Client
@@ -32,6 +33,21 @@ _RANGE = re.compile(rf"^({_NUMBER})?\.\.({_NUMBER})?$")
 State = Annotated[
     Path, typer.Option(help="Folder of live state; holds store.db, is made if it is not there.")
 ]
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="PENCHANT_STORE",
+        help="Where users, items and events are: sqlite, in the state folder; or a Redis that "
+        "several servers share, redis://HOST:PORT/DB, which needs the extra [redis].",
+    ),
+]
+StoreAllowsLoss = Annotated[
+    bool,
+    typer.Option(
+        "--store-allows-loss",
+        help="Also a Redis that does not bring each write to its disk before it acknowledges it.",
+    ),
+]
 Address = Annotated[
     str, typer.Option(help="Where the server listens, host:port; replicas: a:1,b:2.")
 ]
@@ -45,17 +61,26 @@ def commands() -> None:
 @app.command("load-users")
 def load_users(
     snapshot: Annotated[Path, typer.Argument(help="The snapshot folder of `penchant export`.")],
-    state: State,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of live state, is made if it is not there; not needed with a --store that "
+            "servers share."
+        ),
+    ] = None,
+    store: Store = SQLITE,
+    store_allows_loss: StoreAllowsLoss = False,
     max_stored_events: Annotated[
         int, typer.Option(help="As for penchant serve: the oldest events of a user are summed up.")
     ] = MAX_STORED_EVENTS,
 ) -> None:
-    """Load a snapshot's users and their histories into the store of a state folder.
+    """Load a snapshot's users and their histories into the store of servers.
 
     Events are merged by their id: loading twice changes nothing, loading a newer snapshot adds what
-    is new. A server on the same folder may go on running; it sees the users at once.
+    is new. A server of the same store may go on running; it sees the users at once.
 
-    Example: [bold]penchant load-users snapshot --state state[/bold]
+    Examples: [bold]penchant load-users snapshot --state state[/bold]
+    or [bold]penchant load-users snapshot --store redis://stores:6379/0[/bold]
     """
     from rich.console import Console
     from rich.progress import (
@@ -66,11 +91,16 @@ def load_users(
         TimeRemainingColumn,
     )
 
+    from serving.store.choice import open_store
     from serving.store.database import Database
     from serving.store.load import load_snapshot
-    from serving.store.sqlite import SqliteStore
 
-    database = Database(store_path(state))
+    opened = open_store(
+        store,
+        lambda: Database(store_path(required_state(state))),
+        most_events=max_stored_events,
+        allows_loss=store_allows_loss,
+    )
     bar = Progress(
         TextColumn("loading users"),
         BarColumn(),
@@ -82,13 +112,13 @@ def load_users(
         task = bar.add_task("", total=None)
         loaded = load_snapshot(
             snapshot,
-            SqliteStore(database, most_events=max_stored_events),
+            opened.users,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    database.close()
+    opened.close()
     print(
         f"{loaded.num_users:,} users, {loaded.num_events:,} events, {loaded.num_added:,} of them "
-        f"new, in {store_path(state)}"
+        f"new, in {opened.name}"
     )
 
 
@@ -164,6 +194,13 @@ def query(
         except BadRequest as error:
             raise BadRequest(in_flags(error, filter_ or ())) from None
     print_found(found, user or "this history", Console())
+
+
+def required_state(state: Path | None) -> Path:
+    """The state folder. Raises ConfigError where none was given."""
+    if state is None:
+        raise ConfigError("give --state STATE, or a --store that servers share")
+    return state
 
 
 def some_user(client: "Client") -> str:

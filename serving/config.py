@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from model.errors import ConfigError
 from serving.index.base import DeviceName, IndexName
-from serving.store.base import MAX_STORED_EVENTS
+from serving.store.base import MAX_STORED_EVENTS, SQLITE, check_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,11 @@ class ServerConfig:
     """The bundle folder to serve."""
     state: Path
     """The folder of live state; holds store.db."""
+    store: str = field(default=SQLITE, repr=False)
+    """Where users, items and the log of events are: `sqlite` in the state folder, or the URL of a
+    Redis, which may hold a password."""
+    store_allows_loss: bool = False
+    """Serve also from a Redis that may lose what it has acknowledged."""
     host: str = "127.0.0.1"
     """Where to listen; loopback unless told otherwise, since there is no authentication yet."""
     port: int = 50051
@@ -130,6 +135,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that is not allowed."""
+        check_store(self.store)
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
         _require(
             self.metrics_port is None or 0 <= self.metrics_port <= 65535,

@@ -44,10 +44,9 @@ from serving.rank.given import given_candidates
 from serving.rank.ranker import Ranker, Wish, least_of
 from serving.recording import Recorded, Recorder, Recording
 from serving.store.base import UserStore, store_path
+from serving.store.choice import open_store
 from serving.store.database import Database
 from serving.store.generations import GenerationLog, StoredGeneration
-from serving.store.item_log import ItemLog
-from serving.store.sqlite import SqliteStore
 from serving.streaming import Streams
 from serving.validate import (
     check_embed,
@@ -80,16 +79,22 @@ class Runtime:
         self.limits = config.limits
         require_available(config.index, config.device)  # before gigabytes are read
         self.database = Database(store_path(config.state))
-        self.store: UserStore = SqliteStore(self.database, most_events=config.max_stored_events)
+        self._opened = open_store(
+            config.store,
+            lambda: self.database,
+            most_events=config.max_stored_events,
+            allows_loss=config.store_allows_loss,
+        )
+        self.store: UserStore = self._opened.users
         self._recorder = Recorder(self.store, config.limits, horizon_days=config.event_horizon_days)
         self.streams = Streams(
             most=config.limits.max_streams,
             most_ahead=4 * config.limits.max_events,
             seconds=config.stream_seconds,
         )
-        self.items = ItemLog(self.database)
+        self.items = self._opened.items
         self.generations = GenerationLog(self.database)
-        self._current = Current(config, self.database, worker=worker)
+        self._current = Current(config, self.database, self.items, worker=worker)
         self._costs, self._candidates = new_costs(), config.candidates
         self._ranker = Ranker(self._costs, diversity=config.diversity)
         self._batcher: Batcher[tuple[Catalogue, Request], Answer] = Batcher(
@@ -252,6 +257,7 @@ class Runtime:
     def close(self) -> None:
         """Stop following, and let go of the store."""
         self._current.close()
+        self._opened.close()
         self.database.close()
 
     def _submit(self, catalogue: Catalogue, request: RetrieveRequest | EmbedRequest) -> Answer:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from model.errors import PenchantError
-from serving.cli import ADDRESS, Address, State
+from serving.cli import ADDRESS, Address, State, Store, StoreAllowsLoss
 from serving.errors import ServerUnavailable
-from serving.store.base import MAX_STORED_EVENTS
+from serving.store.base import MAX_STORED_EVENTS, SQLITE
 
 app = typer.Typer(
     add_completion=False,
@@ -31,6 +31,8 @@ def serve(
         Path, typer.Argument(help="The bundle folder, as `penchant export` wrote it.")
     ],
     state: State,
+    store: Store = SQLITE,
+    store_allows_loss: StoreAllowsLoss = False,
     workers: Annotated[int, typer.Option(help="Processes that serve; one a core.")] = 1,
     index: Annotated[
         Literal["bundle", "torch"],
@@ -118,7 +120,9 @@ def serve(
     A second Ctrl-C stops without waiting for callers to go. Each worker verifies the bundle and
     warms up before it says SERVING; one that dies is started again. Logs are JSON lines on stderr.
 
-    Example: [bold]penchant serve bundle --state state --workers 2 --metrics-port 9090[/bold]
+    Examples: [bold]penchant serve bundle --state state --workers 2 --metrics-port 9090[/bold]
+    and, on each of several machines,
+    [bold]penchant serve bundle --state state --store redis://stores:6379/0[/bold]
     """
     from serving.config import Limits, ServerConfig
     from serving.supervisor import Listening, run_supervised
@@ -126,6 +130,8 @@ def serve(
     config = ServerConfig(
         bundle=bundle,
         state=state,
+        store=store,
+        store_allows_loss=store_allows_loss,
         host=host,
         port=port,
         workers=workers,

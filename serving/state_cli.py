@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from model.errors import ConfigError
+from serving.cli import Store, required_state
+from serving.store.base import SQLITE
 
 app = typer.Typer(
     add_completion=False,
@@ -29,10 +31,17 @@ def export_events(
         Path,
         typer.Argument(help="A dataset folder to add to, or a new folder for events/ alone."),
     ],
-    state: State,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of live state; a server may be running on it. Not needed with a shared "
+            "--store."
+        ),
+    ] = None,
+    store: Store = SQLITE,
     trim: Annotated[
         bool,
-        typer.Option("--trim", help="Delete from the state what the dataset has, once it is safe."),
+        typer.Option("--trim", help="Delete from the store what the dataset has, once it is safe."),
     ] = False,
     part_rows: Annotated[int, typer.Option(help="Events of one partition at most.")] = 1_000_000,
 ) -> None:
@@ -46,13 +55,14 @@ def export_events(
     import contextlib
 
     from serving.store import export
+    from serving.store.choice import open_store
     from serving.store.database import Database
 
     if part_rows < 1:
         raise ConfigError(f"part_rows = {part_rows} is not allowed; allowed: 1 or more")
-    path = _store_of(state)
-    with contextlib.closing(Database(path)) as database:
-        done = export.export_events(database, out, part_rows=part_rows)
+    opened = open_store(store, lambda: Database(_store_of(required_state(state))), allows_loss=True)
+    with contextlib.closing(opened):
+        done = export.export_events(opened.events, out, part_rows=part_rows)
         print(
             f"{done.num_events:,} events in {done.num_parts:,} new partitions of {out / 'events'}"
         )
@@ -68,8 +78,8 @@ def export_events(
                 "--trim would lose what was left out; export once more into a new folder"
             )
         if trim:
-            num = export.trim_log(database, out)
-            print(f"{num:,} events trimmed from {path}")
+            num = export.trim_log(opened.events, out)
+            print(f"{num:,} events trimmed from {opened.name}")
 
 
 @app.command()
@@ -79,6 +89,7 @@ def backup(
 ) -> None:
     """Copy the state of one moment into a folder, checked and with its checksum.
 
+    A store in Redis is not in the state folder: back it up by its own means (docs/live.md).
     Servers may go on writing meanwhile. The folder appears whole or not at all.
 
     Example: [bold]penchant backup backups/monday --state state[/bold]

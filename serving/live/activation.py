@@ -27,6 +27,7 @@ from serving.memory import give_back
 from serving.store.base import segments_path
 from serving.store.database import Database
 from serving.store.generations import GenerationLog, StoredGeneration
+from serving.store.item_log import ItemLog
 
 PATIENCE_SECONDS = 300.0
 """How long all workers together may take to open a bundle."""
@@ -55,13 +56,15 @@ def open_generation(config: ServerConfig, path: Path, version: str) -> Generatio
 class Current:
     """What a worker serves now: the active generation, and its live items kept up to date."""
 
-    def __init__(self, config: ServerConfig, database: Database, *, worker: str = "") -> None:
+    def __init__(
+        self, config: ServerConfig, database: Database, items: ItemLog, *, worker: str = ""
+    ) -> None:
         """Open the active bundle, or, where the store names none, the one of the configuration.
 
         worker: its name; without one, it neither says that it is alive nor changes over. Raises
         BundleRejected, ConfigError and StoreUnavailable.
         """
-        self._config, self._database, self._worker = config, database, worker
+        self._config, self._database, self._items, self._worker = config, database, items, worker
         self._log = GenerationLog(database)
         # Without a name it is no server's worker, and what servers activate is not its concern.
         active = self._log.active() if worker else None
@@ -69,7 +72,7 @@ class Current:
         path = config.bundle if active is None else active.path
         version = "" if active is None else active.version
         generation = open_generation(config, path, version)
-        self.follower = Follower(generation, database, threads=config.onnx_threads)
+        self.follower = Follower(generation, database, items, threads=config.onnx_threads)
         self._next: tuple[int, Follower] | None = None
         self._refused = 0
         self._stopping = threading.Event()
@@ -135,7 +138,9 @@ class Current:
         """The generation, ready to serve; None where it cannot be, which ends its activation."""
         try:
             generation = open_generation(self._config, coming.path, coming.version)
-            follower = Follower(generation, self._database, threads=self._config.onnx_threads)
+            follower = Follower(
+                generation, self._database, self._items, threads=self._config.onnx_threads
+            )
         except PenchantError as error:
             self._refused = coming.number
             self._log.fail(coming.number, f"worker {self._worker}: {error}")
@@ -172,8 +177,8 @@ class Current:
 class Activator:
     """Brings activations that were asked for to their end; runs in the compactor's process."""
 
-    def __init__(self, config: ServerConfig, database: Database) -> None:
-        self._config, self._database = config, database
+    def __init__(self, config: ServerConfig, database: Database, items: ItemLog) -> None:
+        self._config, self._database, self._items = config, database, items
         self._log = GenerationLog(database)
 
     def step(self, compactor: Compactor) -> Compactor:
@@ -198,7 +203,7 @@ class Activator:
 
     def _prepare(self, coming: StoredGeneration, compactor: Compactor) -> Compactor:
         generation = open_generation(self._config, coming.path, coming.version)
-        mine = Compactor(self._config, self._database, generation=generation)
+        mine = Compactor(self._config, self._database, self._items, generation=generation)
         mine.seal_all()
         if not coming.skips_gate:
             active = self._catalogue(compactor.generation)
@@ -214,7 +219,8 @@ class Activator:
     def _catalogue(self, generation: Generation) -> Catalogue:
         """A generation with its live items as they were sealed last."""
         segments = segments_path(self._config.state)
-        return Catalogue(generation, open_sealed(self._database, segments, generation))
+        segment = open_sealed(self._database, self._items, segments, generation)
+        return Catalogue(generation, segment)
 
     def _wait_for_workers(self, number: int) -> None:
         """Until all living workers have it ready, or one could not. Raises BundleRejected."""

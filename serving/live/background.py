@@ -20,6 +20,7 @@ from serving.live.compactor import Compactor
 from serving.locks import lock_file
 from serving.logs import configure_logs, logger
 from serving.store.base import store_path
+from serving.store.choice import open_store
 from serving.store.database import Database
 from serving.store.generations import GenerationLog
 
@@ -34,11 +35,14 @@ def run(config: ServerConfig, stopping: threading.Event) -> None:
     """
     config = replace(config, index="bundle")  # the GPU is the workers'
     database = Database(store_path(config.state))
+    store = None
     try:
+        store = open_store(config.store, lambda: database, allows_loss=config.store_allows_loss)
         active = GenerationLog(database).active()
         path, version = (config.bundle, "") if active is None else (active.path, active.version)
-        compactor = Compactor(config, database, generation=open_generation(config, path, version))
-        activator = Activator(config, database)
+        generation = open_generation(config, path, version)
+        compactor = Compactor(config, database, store.items, generation=generation)
+        activator = Activator(config, database, store.items)
         while not stopping.wait(_POLL_SECONDS):
             try:
                 compactor = activator.step(compactor)
@@ -47,6 +51,8 @@ def run(config: ServerConfig, stopping: threading.Event) -> None:
                 logger().error("could not seal, trying again", reason=str(error))
                 stopping.wait(10.0)
     finally:
+        if store is not None:
+            store.close()
         database.close()
 
 

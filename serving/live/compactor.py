@@ -21,7 +21,7 @@ from serving.live.segment import Segment, write_segment
 from serving.logs import logger
 from serving.store.base import segments_path
 from serving.store.database import Database
-from serving.store.item_log import ItemLog
+from serving.store.item_log import ItemLog, all_since
 
 SHARE = 4
 """A segment is written anew when a quarter of it has changed, or SEAL_ROWS items where it is small:
@@ -33,23 +33,27 @@ class Compactor:
     """Seals the live items of one bundle."""
 
     def __init__(
-        self, config: ServerConfig, database: Database, *, generation: Generation | None = None
+        self,
+        config: ServerConfig,
+        database: Database,
+        items: ItemLog,
+        *,
+        generation: Generation | None = None,
     ) -> None:
         """Open the bundle, where it is not given. Raises BundleRejected and StoreUnavailable."""
-        self._config, self._database = config, database
-        self._log = ItemLog(database)
+        self._config, self._database, self._log = config, database, items
         self._segments = segments_path(config.state)
         self.generation = generation or Generation(open_bundle(config.bundle))
         self._encoder = ItemEncoder(self.generation)
-        self._changes = -1
+        self._changes = (-1, -1)
 
     def step(self) -> bool:
         """Seal where it is time to; returns whether it was. Raises StoreUnavailable."""
-        changes = self._database.changes()
+        changes = self._database.changes(), self._log.changes()
         if changes == self._changes:
             return False
         self._changes = changes
-        newest = sealed(self._database, self.generation.version)
+        newest = sealed(self._database, self._log, self.generation.version)
         num_changed = self._log.num_since(newest[1] if newest else 0)
         if num_changed < self._config.seal_rows:
             return False
@@ -70,7 +74,7 @@ class Compactor:
         start = segment.sequence if segment is not None else 0
         if segment is not None and end == start:
             return
-        for items in self._log.all_since(start, most=end, at_once=_AT_ONCE):
+        for items in all_since(self._log, start, most=end, at_once=_AT_ONCE):
             apply_items(catalogue, self._encoder, items)
         name = f"{self.generation.version[:12]}-{end:012d}"
         bundle = self.generation.bundle
@@ -83,13 +87,13 @@ class Compactor:
             bundle_version=self.generation.version,
             index=index,
         )
-        put_sealed(self._database, self.generation.version, name, end)
+        put_sealed(self._database, self._log, self.generation.version, name, end)
         logger().info("segment sealed", folder=name, rows=len(contents.vectors))
         self._remove_old({name, segment.folder.name if segment else name})
 
     def _opened(self) -> Segment | None:
         try:
-            return open_sealed(self._database, self._segments, self.generation)
+            return open_sealed(self._database, self._log, self._segments, self.generation)
         except BundleRejected as error:  # the store has all that was in it
             logger().error("sealed segment is damaged, sealing all anew", reason=str(error))
             return None

@@ -17,20 +17,21 @@ from serving.errors import StoreUnavailable
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.live.encode import Encoded, ItemEncoder
-from serving.live.sealed import open_sealed
+from serving.live.sealed import forget_sealed, open_sealed
 from serving.logs import logger
 from serving.memory import give_back
 from serving.metrics import DELTA_ITEMS, ITEMS_APPLIED
 from serving.store.base import segments_path
 from serving.store.database import Database
-from serving.store.item_log import ItemLog, StoredItem
+from serving.store.item_log import ItemLog, StoredItem, all_since
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 POLL_SECONDS = 0.02
-"""How often a worker looks for what others wrote; looking costs about 10 µs."""
+"""How often a worker looks for what others wrote; looking costs some 10 µs, and with a store in
+Redis one question."""
 _NO_LIMIT = 1 << 62
 _AT_ONCE = 512
 """Items applied together; searches go on meanwhile."""
@@ -39,20 +40,24 @@ _AT_ONCE = 512
 class Follower:
     """One generation's catalogue, kept up to date. `catalogue` may be another one each time."""
 
-    def __init__(self, generation: Generation, database: Database, *, threads: int = 1) -> None:
-        """Open the newest segment and apply all that came after it. Raises StoreUnavailable."""
+    def __init__(
+        self, generation: Generation, database: Database, items: ItemLog, *, threads: int = 1
+    ) -> None:
+        """Open the newest segment and apply all that came after it. Raises StoreUnavailable.
+
+        database: of the state folder, which names the segments; items: wherever they are.
+        """
         self.encoder = ItemEncoder(generation, threads=threads)
-        self._generation, self._database = generation, database
-        self._log = ItemLog(database)
+        self._generation, self._database, self._log = generation, database, items
         self._segments = segments_path(database.path.parent)
         self._stopping, self._hint = threading.Event(), threading.Event()
         self._applying = threading.Lock()
         self.applied = 0
         """The last change of the feed that the catalogue shows."""
-        self._changes = self._database.changes()
-        self.catalogue = self._opened()
-        self._catch_up()
-        self.catalogue.expire(time.time_ns() // 1000)
+        self._newest_item = ""
+        self._changes = self._looked()
+        self._feed = self._log.feed
+        self.catalogue = self._read_anew()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -97,21 +102,42 @@ class Follower:
     def look(self) -> None:
         """Apply what is new, and let expire what is over."""
         with self._applying:
-            changes = self._database.changes()
-            if changes != self._changes:
+            self.catalogue.expire(time.time_ns() // 1000)  # also where the store does not answer
+            changes = self._looked()
+            if changes == self._changes:
+                return
+            feed = self._log.feed
+            if feed == self._feed and self._log.holds(self.applied, self._newest_item):
                 self._change_segment()
-                self._catch_up()
-                self._changes = changes
-            self.catalogue.expire(time.time_ns() // 1000)
+                self._catch_up(self.catalogue)
+            else:
+                logger().error("the store has lost items, reading all anew", applied=self.applied)
+                if feed == self._feed:
+                    forget_sealed(self._database, self._log, self._generation.version)
+                self._feed = feed
+                self.catalogue = self._read_anew()
+            self._changes = changes
+
+    def _looked(self) -> tuple[int, int]:
+        """What is another once a segment was sealed, or an item written."""
+        return self._database.changes(), self._log.changes()
+
+    def _read_anew(self) -> Catalogue:
+        """All items, as of now."""
+        catalogue = self._opened()
+        self._catch_up(catalogue)
+        catalogue.expire(time.time_ns() // 1000)
+        return catalogue
 
     def _opened(self) -> Catalogue:
         """The catalogue as of the newest segment."""
         segment = None
         try:
-            segment = open_sealed(self._database, self._segments, self._generation)
+            segment = open_sealed(self._database, self._log, self._segments, self._generation)
         except BundleRejected as error:  # the store has all that was in it
             logger().error("sealed segment left aside, reading all items", reason=str(error))
         self.applied = 0 if segment is None else segment.sequence
+        self._newest_item = ""
         return Catalogue(self._generation, segment)
 
     def _change_segment(self) -> None:
@@ -119,6 +145,7 @@ class Follower:
         held = self.catalogue.segment
         newest = open_sealed(
             self._database,
+            self._log,
             self._segments,
             self._generation,
             but="" if held is None else held.folder.name,
@@ -126,19 +153,19 @@ class Follower:
         if newest is None:
             return
         made = Catalogue(self._generation, newest)
-        for items in self._log.all_since(newest.sequence, most=self.applied, at_once=_AT_ONCE):
+        for items in all_since(self._log, newest.sequence, most=self.applied, at_once=_AT_ONCE):
             apply_items(made, self.encoder, items)
         made.expire(time.time_ns() // 1000)
         self.catalogue = made
         give_back()
         logger().info("segment taken", folder=newest.folder.name, rows=newest.num_rows)
 
-    def _catch_up(self) -> None:
-        for items in self._log.all_since(self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
-            apply_items(self.catalogue, self.encoder, items)
-            self.applied = items[-1].sequence
+    def _catch_up(self, catalogue: Catalogue) -> None:
+        for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
+            apply_items(catalogue, self.encoder, items)
+            self.applied, self._newest_item = items[-1].sequence, items[-1].item_id
             ITEMS_APPLIED.inc(len(items))
-        DELTA_ITEMS.set(self.catalogue.num_in_memory)
+        DELTA_ITEMS.set(catalogue.num_in_memory)
 
 
 def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:

@@ -1,4 +1,8 @@
-"""Which sealed segment is in use, and how it is opened: the store names it, one for each bundle."""
+"""Which sealed segment is in use, and how it is opened: store.db names it, one for each bundle.
+
+Segments are a machine's own, also where the items are in a store that several share; then they are
+of the feed of that store, and of no other.
+"""
 
 import sqlite3
 from pathlib import Path
@@ -8,32 +12,49 @@ from model.ivf import Setting
 from serving.generation import Generation
 from serving.live.segment import Segment
 from serving.store.database import Database
+from serving.store.item_log import ItemLog
 
 _TRIES = 5
 
 
-def sealed(database: Database, bundle_version: str) -> tuple[str, int] | None:
-    """Folder name and last change of a bundle's newest segment; None where there is none."""
+def sealed(database: Database, log: ItemLog, bundle_version: str) -> tuple[str, int] | None:
+    """Folder name and last change of a bundle's newest segment; None where there is none, or where
+    it is ahead of a store that has lost its newest changes."""
     found = database.read(
-        "SELECT folder, sequence FROM segments WHERE bundle_version = ?", (bundle_version,)
+        "SELECT folder, sequence FROM segments WHERE bundle_version = ?",
+        (_name(log, bundle_version),),
     )
-    return (found[0][0], int(found[0][1])) if found else None
+    if not found or (log.feed and found[0][1] > log.newest()):
+        return None
+    return found[0][0], int(found[0][1])
 
 
-def put_sealed(database: Database, bundle_version: str, folder: str, sequence: int) -> None:
+def put_sealed(
+    database: Database, log: ItemLog, bundle_version: str, folder: str, sequence: int
+) -> None:
     """Name a segment that has been written as its bundle's newest."""
 
     def work(db: sqlite3.Connection) -> None:
         db.execute(
             "INSERT OR REPLACE INTO segments (bundle_version, sequence, folder) VALUES (?, ?, ?)",
-            (bundle_version, sequence, folder),
+            (_name(log, bundle_version), sequence, folder),
         )
 
     database.write(work)
 
 
+def forget_sealed(database: Database, log: ItemLog, bundle_version: str) -> None:
+    """Let go of a segment of items that the store has lost."""
+
+    def work(db: sqlite3.Connection) -> None:
+        name = _name(log, bundle_version)
+        db.execute("DELETE FROM segments WHERE bundle_version = ?", (name,))
+
+    database.write(work)
+
+
 def open_sealed(
-    database: Database, segments: Path, generation: Generation, *, but: str = ""
+    database: Database, log: ItemLog, segments: Path, generation: Generation, *, but: str = ""
 ) -> Segment | None:
     """The newest segment of a generation's bundle; None where there is none, or it is `but`.
 
@@ -44,7 +65,7 @@ def open_sealed(
     if about["kind"] == "ivf":
         setting = Setting(probes=about["probes"], fetch=about["fetch"])
     for attempt in range(_TRIES):
-        newest = sealed(database, generation.version)
+        newest = sealed(database, log, generation.version)
         if newest is None or newest[0] == but:
             return None
         folder = segments / newest[0]
@@ -54,6 +75,10 @@ def open_sealed(
             )
         except BundleRejected:
             # Sealed anew, and removed, while it was being opened: the store names the next one.
-            if sealed(database, generation.version) == newest or attempt + 1 == _TRIES:
+            if sealed(database, log, generation.version) == newest or attempt + 1 == _TRIES:
                 raise
     raise AssertionError("the loop returns or raises")
+
+
+def _name(log: ItemLog, bundle_version: str) -> str:
+    return f"{bundle_version} {log.feed}" if log.feed else bundle_version

@@ -10,10 +10,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from model.errors import ConfigError
 from serving.domain import Event
 
 MAX_STORED_EVENTS = 10_000
 """Of one user, unless told otherwise."""
+SQLITE = "sqlite"
+"""The store that a state folder holds; the others are named by a URL."""
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(slots=True)
@@ -79,6 +83,10 @@ class UserStore(Protocol):
     def event_names(self) -> Sequence[str]:
         """What the codes in StoredHistory.events mean; only ever grows at its end."""
 
+    @property
+    def most_together(self) -> int:
+        """Histories that one call of `merge_histories` should bring at most."""
+
     def read(
         self, user_id: str, *, limit: int | None, others: bool = False
     ) -> StoredHistory | None:
@@ -125,6 +133,17 @@ class UserStore(Protocol):
 
         Numbers are given once and never change, so the last one of a page begins the next.
         """
+
+
+def check_store(store: str) -> None:
+    """Raise ConfigError for what names no store."""
+    if store != SQLITE and not store.startswith(_SCHEMES):
+        scheme, _, rest = store.partition("://")
+        shown = f"{scheme}://" if rest else "" if "@" in store else store  # no password
+        raise ConfigError(
+            f"store {shown[:80]!r} is not allowed; allowed: {SQLITE}, redis://HOST:PORT/DB, "
+            "rediss:// for TLS, unix://PATH"
+        )
 
 
 def store_path(state: Path) -> Path:

@@ -29,6 +29,8 @@ INSERT = f"INSERT OR REPLACE INTO chunks (chunk, {COLUMNS}) VALUES (?, ?, ?, ?, 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 """What json.dumps does with an encoder that it makes anew for each text."""
 
+_decode = json.JSONDecoder().raw_decode  # what json.loads does, without its checks of types
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -125,6 +127,25 @@ def from_rows(rows: Sequence[Sequence[Any]]) -> Events:
     if len({len(column) for column in columns}) > 1:
         raise ValueError("its columns differ in length")
     return events
+
+
+def unpacked(
+    parts: Sequence[tuple[str | None, bytes | None, bytes | None]],
+) -> tuple[list[str], Codes, Int64]:
+    """Item ids, event codes and times of one or more chunks, oldest first; None where a user has
+    none. Raises ValueError or TypeError where one is damaged."""
+    if len(parts) == 1:
+        ids, codes, moments = parts[0]
+        item_ids = _decode(ids)[0] if ids is not None else []
+        events = np.frombuffer(codes or b"", np.uint16)
+        times = np.frombuffer(moments or b"", np.int64)
+    else:
+        item_ids = [item_id for part in parts for item_id in json.loads(part[0] or "")]
+        events = np.frombuffer(b"".join([part[1] or b"" for part in parts]), np.uint16)
+        times = np.frombuffer(b"".join([part[2] or b"" for part in parts]), np.int64)
+    if not len(item_ids) == len(events) == len(times):
+        raise ValueError(f"{len(item_ids)} items, {len(events)} events, {len(times)} times")
+    return item_ids, events, times
 
 
 def chunk_range(user: int) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """One SQLite file, read by many threads and written in groups.
 
-Everything that is written while a commit is under way goes into the next one together: one fsync
-for all of them. A write is on disk when its call returns (WAL, synchronous = FULL), or was not
-taken at all. Several processes may write; SQLite lets one of them at a time. Knows the tables'
-names (layout.py) and nothing of what they mean.
+Everything that is written while a commit is under way goes into the next one together (groups.py):
+one fsync for all of them. A write is on disk when its call returns (WAL, synchronous = FULL), or
+was not taken at all. Several processes may write; SQLite lets one of them at a time. Knows the
+tables' names (layout.py) and nothing of what they mean.
 """
 
 import sqlite3
@@ -11,18 +11,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from serving.errors import StoreUnavailable
+from serving.store.groups import Groups, Write
 from serving.store.layout import APPLICATION_ID, FORMAT, TABLES
 
 T = TypeVar("T")
 
-MOST_TOGETHER = 256
-"""Writes that share one transaction at most."""
 _BUSY_SECONDS = 30
 """How long one process waits for the transaction of another."""
 _PRAGMAS = (
@@ -32,12 +29,7 @@ _PRAGMAS = (
 )
 
 
-@dataclass(slots=True)
-class _Write:
-    """One piece of work that waits for its transaction."""
-
-    work: Callable[[sqlite3.Connection], Any]
-    done: Future[Any] = field(default_factory=Future)
+_Work = Callable[[sqlite3.Connection], Any]
 
 
 class Database:
@@ -50,15 +42,12 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[_Write | None] = SimpleQueue()
-        self._closed = False
         with self._errors("open"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._reader = self._connect()
             self._writer = self._connect()
             self._prepare(self._writer)
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._thread.start()
+        self._groups: Groups[_Work] = Groups(self._write_together)
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of one SELECT; it sees every write that returned before."""
@@ -80,24 +69,17 @@ class Database:
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """As `write`, without waiting: what comes of it is the future's."""
-        write = _Write(work)
-        with self._lock:
-            if self._closed:
-                raise StoreUnavailable(f"cannot write {self.path.name}: it is closed")
-            self._queue.put(write)
-        return write.done
+        done = self._groups.submit(work)
+        if done is None:
+            raise StoreUnavailable(f"cannot write {self.path.name}: it is closed")
+        return done
 
     def close(self) -> None:
         """Finish what was begun and let go of the file."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.put(None)
-        self._thread.join()
-        with self._errors("close"), self._lock:
-            self._writer.close()
-            self._reader.close()
+        if self._groups.close():
+            with self._errors("close"), self._lock:
+                self._writer.close()
+                self._reader.close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -128,24 +110,9 @@ class Database:
             db.execute("ROLLBACK")
             raise
 
-    def _run(self) -> None:
-        """The writer's thread: take what waits, write it together, tell everyone."""
-        open_ = True
-        while open_:
-            first = self._queue.get()
-            group: list[_Write] = [] if first is None else [first]
-            open_ = first is not None
-            while open_ and len(group) < MOST_TOGETHER and not self._queue.empty():
-                following = self._queue.get()
-                open_ = following is not None
-                if following is not None:
-                    group.append(following)
-            if group:
-                self._write_together(group)
-
-    def _write_together(self, group: Sequence[_Write]) -> None:
-        written: list[tuple[_Write, Any]] = []
-        failed: list[tuple[_Write, BaseException]] = []
+    def _write_together(self, group: Sequence[Write[_Work]]) -> None:
+        written: list[tuple[Write[_Work], Any]] = []
+        failed: list[tuple[Write[_Work], BaseException]] = []
         try:
             with self._errors("write"):
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -157,17 +124,15 @@ class Database:
                     except Exception as error:
                         failed.append((write, error))
                 self._writer.execute("COMMIT")
-        except BaseException as error:
+        except BaseException:
             self._roll_back()
-            for write in group:
-                write.done.set_exception(error)
-            return
+            raise
         for write, result in written:
             write.done.set_result(result)
         for write, reason in failed:
             write.done.set_exception(reason)
 
-    def _savepoint(self, write: _Write) -> Any:
+    def _savepoint(self, write: Write[_Work]) -> Any:
         """Run one piece of work; undo it alone where it fails."""
         self._writer.execute("SAVEPOINT work")
         try:

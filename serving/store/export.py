@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 from model.atomic import sync, write_whole
 from model.errors import ConfigError
 from model.schema import TimeKind, read_schema
-from serving.store.database import Database
-from serving.store.event_log import qualified_id
+from serving.store.event_log import EventLog, qualified_id
 
 PART_ROWS = 1_000_000
 _BATCH_ROWS = 20_000
@@ -63,7 +62,7 @@ class Exported:
 
 
 def export_events(
-    database: Database,
+    log: EventLog,
     out: Path,
     *,
     part_rows: int = PART_ROWS,
@@ -83,17 +82,15 @@ def export_events(
         for left in folder.glob(".part-live-*"):
             left.unlink()  # of an export that was killed
         form = _Form(out)
-        store = _store_id(database)
+        store = log.store_id()
         last = _last_exported(folder, store)
-        while (end := _end_of_part(database, last, part_rows)) is not None:
-            (first,) = database.read("SELECT MIN(number) FROM event_log WHERE number > ?", (last,))[
-                0
-            ]
+        while (part := log.next_part(last, part_rows)) is not None:
+            first, end = part
             path = folder / f"part-live-{store}-{first:016d}-{end:016d}.parquet"
 
             def write(partial: Path, after: int = last, until: int = end) -> None:
                 with pq.ParquetWriter(partial, form.schema, compression="zstd") as writer:
-                    for rows in _batches(database, after, until):
+                    for rows in _batches(log, after, until):
                         writer.write_table(form.table(rows, done))
                         done.num_events += len(rows)
                         progress(done.num_events)
@@ -104,20 +101,12 @@ def export_events(
     return done
 
 
-def trim_log(database: Database, out: Path) -> int:
+def trim_log(log: EventLog, out: Path) -> int:
     """Delete the rows of the log that `out` has partitions of; returns how many those were."""
-    last = _last_exported(out / "events", _store_id(database))
+    last = _last_exported(out / "events", log.store_id())
     num_trimmed = 0
     while True:
-        num = database.write(
-            lambda db: (
-                db.execute(
-                    "DELETE FROM event_log WHERE number IN "
-                    "(SELECT number FROM event_log WHERE number <= ? ORDER BY number LIMIT ?)",
-                    (last, _TRIMMED_TOGETHER),
-                ).rowcount
-            )
-        )
+        num = log.trim(last, limit=_TRIMMED_TOGETHER)
         num_trimmed += num
         if num < _TRIMMED_TOGETHER:
             return num_trimmed
@@ -185,36 +174,17 @@ def _columns(bodies: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
     return {entry.name: pa.array(values[entry.name], entry.type) for entry in _SCHEMA}
 
 
-def _batches(database: Database, after: int, until: int) -> Iterator[list[tuple[int, str]]]:
+def _batches(log: EventLog, after: int, until: int) -> Iterator[list[tuple[int, str]]]:
     """(number, body) of the log's rows in (after, until], some thousands at a time."""
-    while rows := database.read(
-        "SELECT number, body FROM event_log WHERE number > ? AND number <= ? "
-        "ORDER BY number LIMIT ?",
-        (after, until, _BATCH_ROWS),
-    ):
+    while rows := log.rows(after, until, limit=_BATCH_ROWS):
         yield rows
         after = rows[-1][0]
-
-
-def _end_of_part(database: Database, after: int, part_rows: int) -> int | None:
-    """The last of the next part_rows rows of the log; None where there are none."""
-    rows = database.read(
-        "SELECT MAX(number) FROM (SELECT number FROM event_log WHERE number > ? "
-        "ORDER BY number LIMIT ?)",
-        (after, part_rows),
-    )
-    end: int | None = rows[0][0]
-    return end
 
 
 def _last_exported(folder: Path, store: str) -> int:
     """The last row of this store's log that a partition holds; 0 for none."""
     names = [_NAME.fullmatch(path.name) for path in folder.glob("part-live-*.parquet")]
     return max((int(name[3]) for name in names if name and name[1] == store), default=0)
-
-
-def _store_id(database: Database) -> str:
-    return str(database.read("SELECT store_id FROM identity")[0][0])
 
 
 @contextmanager

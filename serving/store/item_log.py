@@ -2,29 +2,28 @@
 
 An item is kept as it is now, beside the number of its last change: reading what changed since a
 number gives every item once, in its newest state, so the feed never has to be trimmed. Kept are
-raw features by name; rows and vectors belong to a bundle. Knows no bundle.
+raw features by name; rows and vectors belong to a bundle. Knows no bundle. Where the items lie:
+sqlite_items.py, redis_items.py.
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from serving.domain import ItemChange
 from serving.errors import BadRequest
-from serving.store.database import Database
 
 NEVER = 0
 """`expires_us` of an item that does not expire."""
-_COLUMNS = (
+COLUMNS = (
     "item_id, sequence, kind, body, is_whole, is_deleted, is_available, expires_us, updated_us, "
     "encoded, encoded_by"
 )
-_READ_TOGETHER = 500
+"""An item as it is kept: `row_of`, `item_of`."""
 
 Features = dict[str, Any]
 
@@ -100,55 +99,38 @@ def changed(
     )
 
 
-class ItemLog:
+def tombstone(item_id: str, now_us: int) -> StoredItem:
+    """An item after it was deleted."""
+    return StoredItem(item_id, 0, "", {}, (), True, True, False, NEVER, now_us, None, "")
+
+
+class ItemLog(Protocol):
     """The items of one store. Safe across threads and processes; raises StoreUnavailable."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    @property
+    def feed(self) -> str:
+        """Which feed the numbers are of; empty for the state folder's own. It is another one where
+        the store was emptied."""
+
+    def changes(self) -> int:
+        """A number that is another one once anybody has written an item; cheap."""
+
+    def holds(self, sequence: int, item_id: str) -> bool:
+        """Whether the feed still has the change of this number, or a later one of that item: not
+        where the store has lost it. item_id: empty where it is not known."""
 
     def read(self, item_ids: Sequence[str]) -> dict[str, StoredItem]:
         """Those of these items that the store has, deleted ones too."""
-        found: dict[str, StoredItem] = {}
-        for start in range(0, len(item_ids), _READ_TOGETHER):
-            some = item_ids[start : start + _READ_TOGETHER]
-            marks = ", ".join("?" * len(some))
-            rows = self._database.read(
-                f"SELECT {_COLUMNS} FROM items WHERE item_id IN ({marks})", some
-            )
-            found.update((row[0], _item(row)) for row in rows)
-        return found
 
     def since(self, sequence: int, *, limit: int, most: int | None = None) -> list[StoredItem]:
         """At most `limit` items that changed after this number, the earliest change first; none
         that changed after `most`."""
-        rows = self._database.read(
-            f"SELECT {_COLUMNS} FROM items WHERE sequence > ? AND sequence <= ? "
-            "ORDER BY sequence LIMIT ?",
-            (sequence, (1 << 62) if most is None else most, limit),
-        )
-        return [_item(row) for row in rows]
-
-    def all_since(self, sequence: int, *, most: int, at_once: int) -> Iterator[list[StoredItem]]:
-        """What changed after one number and not after another, so many items at a time."""
-        while True:
-            items = self.since(sequence, limit=at_once, most=most)
-            if items:
-                yield items
-                sequence = items[-1].sequence
-            if len(items) < at_once:
-                return
 
     def newest(self) -> int:
         """The number of the last change; 0 where there was none."""
-        ((number,),) = self._database.read("SELECT COALESCE(MAX(sequence), 0) FROM items")
-        return int(number)
 
     def num_since(self, sequence: int) -> int:
         """How many items have changed after this number."""
-        ((number,),) = self._database.read(
-            "SELECT COUNT(*) FROM items WHERE sequence > ?", (sequence,)
-        )
-        return int(number)
 
     def upsert(self, upserts: Sequence[Upsert]) -> int:
         """Write the changes; returns the number of the last. On disk when it returns, or none is.
@@ -157,76 +139,47 @@ class ItemLog:
         alone.
         """
 
-        def work(db: sqlite3.Connection) -> int:
-            sequence, now = _newest(db), _now()
-            for upsert in upserts:
-                change = upsert.change
-                found = db.execute(
-                    f"SELECT {_COLUMNS} FROM items WHERE item_id = ?", (change.item_id,)
-                ).fetchone()
-                old = None if found is None else _item(found)
-                new = changed(old, change, in_bundle=upsert.in_bundle, now_us=now)
-                sequence += 1
-                # Somebody else changed it meanwhile: what was made of it is of another item.
-                holds = (0 if old is None else old.sequence) == upsert.assumed
-                encoded = upsert.encoded if holds else None
-                _put(db, new, sequence, encoded, upsert.encoded_by if encoded else "")
-            return sequence
-
-        return self._database.write(work)
-
     def delete(self, item_ids: Sequence[str], in_bundle: Sequence[bool]) -> tuple[list[bool], int]:
         """Delete items; returns which of them there were, and the number of the last change.
 
         in_bundle: whether the bundle knows each.
         """
 
-        def work(db: sqlite3.Connection) -> tuple[list[bool], int]:
-            sequence, now = _newest(db), _now()
-            existed = []
-            for item_id, known in zip(item_ids, in_bundle, strict=True):
-                found = db.execute(
-                    "SELECT is_deleted FROM items WHERE item_id = ?", (item_id,)
-                ).fetchone()
-                existed.append(known if found is None else not found[0])
-                if existed[-1]:
-                    sequence += 1
-                    gone = StoredItem(
-                        item_id, 0, "", {}, (), True, True, False, NEVER, now, None, ""
-                    )
-                    _put(db, gone, sequence, None, "")
-            return existed, sequence
 
-        return self._database.write(work)
+def all_since(
+    log: ItemLog, sequence: int, *, most: int, at_once: int
+) -> Iterator[list[StoredItem]]:
+    """What changed after one number and not after another, so many items at a time."""
+    while True:
+        items = log.since(sequence, limit=at_once, most=most)
+        if items:
+            yield items
+            sequence = items[-1].sequence
+        if len(items) < at_once:
+            return
 
 
-def _newest(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT COALESCE(MAX(sequence), 0) FROM items").fetchone()[0])
-
-
-def _now() -> int:
+def now_us() -> int:
+    """UTC µs."""
     return time.time_ns() // 1000
 
 
-def _put(
-    db: sqlite3.Connection, item: StoredItem, sequence: int, encoded: bytes | None, by: str
-) -> None:
+def row_of(item: StoredItem, sequence: int, encoded: bytes | None) -> tuple[Any, ...]:
+    """An item as it is kept, the values of COLUMNS. encoded: what its networks made of it, by
+    item.encoded_by, where that holds still."""
     body = {"features": item.features, "links": item.links}
-    db.execute(
-        f"INSERT OR REPLACE INTO items ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            item.item_id,
-            sequence,
-            item.kind,
-            json.dumps(body, ensure_ascii=False, default=_listed),
-            item.is_whole,
-            item.is_deleted,
-            item.is_available,
-            item.expires_us,
-            item.updated_us,
-            encoded,
-            by,
-        ),
+    return (
+        item.item_id,
+        sequence,
+        item.kind,
+        json.dumps(body, ensure_ascii=False, default=_listed),
+        item.is_whole,
+        item.is_deleted,
+        item.is_available,
+        item.expires_us,
+        item.updated_us,
+        encoded,
+        item.encoded_by if encoded else "",
     )
 
 
@@ -237,7 +190,8 @@ def _listed(value: object) -> object:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def _item(row: Sequence[Any]) -> StoredItem:
+def item_of(row: Sequence[Any]) -> StoredItem:
+    """What `row_of` made a row of."""
     item_id, sequence, kind, body, whole, deleted, available, expires, updated, encoded, by = row
     found = json.loads(body)
     return StoredItem(

@@ -23,8 +23,8 @@ from serving.store.base import NewHistory, UserStore
 Int64 = npt.NDArray[np.int64]
 
 _PROFILES_A_BATCH = 20_000
-_USERS_A_BATCH, _PAUSE = 512, 0.01
-"""Users of one transaction, and the seconds after it: a running server's writes come between."""
+_PAUSE = 0.01
+"""Seconds after a transaction: a running server's writes come between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def load_snapshot(
         some = users.slice(start, _PROFILES_A_BATCH)
         store.put_profiles(_profiles(some), as_of_us=as_of_us)
     done = num_events = num_added = 0
-    for batch in read_histories(path, batch_users=_USERS_A_BATCH):
+    for batch in read_histories(path, batch_users=store.most_together):
         num_added += store.merge_histories(_histories(batch), negative=negative)
         done += batch.num_rows
         num_events += len(pc.list_flatten(batch.column("item_ids")))

@@ -1,37 +1,24 @@
 """New events find their places in a user's stored history, inside a transaction.
 
 Only the chunks from the earliest place on are written again, and only those that may hold an
-event that came before are read: one new event of a long history costs one chunk or two. Knows
-users by their numbers, and nothing of who may write what.
+event that came before are read: one new event of a long history costs one chunk or two. Knows one
+user's rows (user_rows.py), not where they lie, and nothing of who may write what.
 """
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model.histories import NO_TIME
-from serving.store.chunks import (
-    CHUNK_EVENTS,
-    CHUNKS_A_USER,
-    COLUMNS,
-    INSERT,
-    Events,
-    chunk_range,
-    from_rows,
-    to_json,
-)
-from serving.store.summaries import add_seen, last_let_go, let_go
+from serving.store.chunks import CHUNK_EVENTS, Events, from_rows, to_json
+from serving.store.summaries import add_seen, let_go
+from serving.store.user_rows import Row, UserRows
 
 Bool = npt.NDArray[np.bool_]
 
-_NEWEST_FIRST = (
-    f"SELECT chunk, {COLUMNS} FROM chunks WHERE chunk >= ? AND chunk < ? ORDER BY chunk DESC"
-)
 _FEW = 8
 """So many new ids are looked for in a chunk's text before its ids are parsed."""
 
@@ -47,8 +34,7 @@ class Merged:
 
 
 def merge_events(
-    db: sqlite3.Connection,
-    user: int,
+    user: UserRows,
     new: Events,
     *,
     since_us: int = int(NO_TIME),
@@ -62,33 +48,21 @@ def merge_events(
     least; the oldest beyond are let go, and so is what is as old as those. Raises ValueError or
     TypeError, before anything is written, where what is stored is damaged.
     """
-    rows = _tail(db, user, since_us)
+    rows = user.tail(since_us)
     is_new = _is_first(new.event_ids) & ~_is_known(new.event_ids, rows)
     is_let_go = np.zeros(len(new), bool)
-    last = last_let_go(db, user)
+    last = user.last_let_go()
     if last is not None:
         too_late = (new.times < last[0]) | ((new.times == last[0]) & (new.sequences <= last[1]))
         is_let_go = is_new & too_late
         is_new = is_new & ~too_late
         if is_let_go.any():
-            add_seen(db, user, new.hashes[is_let_go])
+            add_seen(user, new.hashes[is_let_go])
     if is_new.any():
         fresh = (new if is_new.all() else new.take(np.flatnonzero(is_new))).in_order()
-        newest = _write(db, user, fresh, rows)
-        _bound(db, user, newest, most, names)
+        newest = _write(user, fresh, rows)
+        _bound(user, newest, most, names)
     return Merged(is_new, is_let_go)
-
-
-def _tail(db: sqlite3.Connection, user: int, since_us: int) -> list[tuple[Any, ...]]:
-    """The newest chunk, and those before it that reach to since_us; oldest first."""
-    rows: list[tuple[Any, ...]] = []
-    cursor = db.execute(_NEWEST_FIRST, chunk_range(user))
-    for row in cursor:
-        if rows and int.from_bytes(row[2][-8:], "little", signed=True) < since_us:
-            break
-        rows.append(row)
-    cursor.close()
-    return rows[::-1]
 
 
 def _is_first(event_ids: Sequence[str]) -> Bool:
@@ -100,7 +74,7 @@ def _is_first(event_ids: Sequence[str]) -> Bool:
     return first
 
 
-def _is_known(event_ids: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Bool:
+def _is_known(event_ids: Sequence[str], rows: Sequence[Row]) -> Bool:
     """[n] whether one of the rows has the id."""
     known: set[str] = set()
     texts = [to_json(name) for name in event_ids[:_FEW]]
@@ -111,22 +85,19 @@ def _is_known(event_ids: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Bool
     return np.fromiter((name in known for name in event_ids), bool, len(event_ids))
 
 
-def _write(
-    db: sqlite3.Connection, user: int, fresh: Events, rows: Sequence[tuple[Any, ...]]
-) -> tuple[int, int]:
+def _write(user: UserRows, fresh: Events, rows: Sequence[Row]) -> tuple[int, int]:
     """Write `fresh`, in order, among the user's rows; returns the newest chunk and its length."""
     chunk, old = _place(user, fresh, rows)
     events = fresh if old is None else old.followed_by(fresh).in_order()
-    for row in events.rows(chunk):
-        db.execute(INSERT, row)
+    user.put(events.rows(chunk))
     num_full = (len(events) - 1) // CHUNK_EVENTS
     return chunk + num_full, len(events) - num_full * CHUNK_EVENTS
 
 
-def _place(user: int, fresh: Events, rows: Sequence[tuple[Any, ...]]) -> tuple[int, Events | None]:
+def _place(user: UserRows, fresh: Events, rows: Sequence[Row]) -> tuple[int, Events | None]:
     """The first chunk to write, and what stood in it and after it."""
     if not rows:
-        return user * CHUNKS_A_USER, None
+        return user.first_chunk, None
     earliest = fresh.key(0)
     first = len(rows) - 1
     while first > 0 and _last_key(rows[first - 1]) > earliest:
@@ -136,11 +107,11 @@ def _place(user: int, fresh: Events, rows: Sequence[tuple[Any, ...]]) -> tuple[i
     return rows[first][0], from_rows([row[1:] for row in rows[first:]])
 
 
-def _is_full(row: tuple[Any, ...]) -> bool:
+def _is_full(row: Row) -> bool:
     return len(row[1]) == 2 * CHUNK_EVENTS
 
 
-def _last_key(row: tuple[Any, ...]) -> tuple[int, int]:
+def _last_key(row: Row) -> tuple[int, int]:
     """(timestamp, sequence) of a chunk's last event."""
     return (
         int.from_bytes(row[2][-8:], "little", signed=True),
@@ -148,24 +119,16 @@ def _last_key(row: tuple[Any, ...]) -> tuple[int, int]:
     )
 
 
-def _bound(
-    db: sqlite3.Connection, user: int, newest: tuple[int, int], most: int, names: Sequence[str]
-) -> None:
+def _bound(user: UserRows, newest: tuple[int, int], most: int, names: Sequence[str]) -> None:
     """Let go of the oldest chunks until no more than `most` events are left."""
-    start, end = chunk_range(user)
     chunk, length = newest
-    if (chunk - start) * CHUNK_EVENTS + length <= most:
+    if (chunk - user.first_chunk) * CHUNK_EVENTS + length <= most:
         return
-    (oldest,) = db.execute(
-        "SELECT MIN(chunk) FROM chunks WHERE chunk >= ? AND chunk < ?", (start, end)
-    ).fetchone()
+    oldest = user.oldest()
     num_events = (chunk - oldest) * CHUNK_EVENTS + length
     num_chunks = -(-(num_events - most) // CHUNK_EVENTS)
     if num_chunks <= 0:
         return
-    bounds = (oldest, oldest + num_chunks)
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM chunks WHERE chunk >= ? AND chunk < ? ORDER BY chunk", bounds
-    ).fetchall()
-    let_go(db, user, from_rows(rows), names)
-    db.execute("DELETE FROM chunks WHERE chunk >= ? AND chunk < ?", bounds)
+    end = oldest + num_chunks
+    let_go(user, from_rows([row[1:] for row in user.between(oldest, end)]), names)
+    user.drop(oldest, end)

@@ -5,22 +5,20 @@ A user's events lie in chunks (chunks.py), found by one short range read: the la
 A history is bounded; what it lets go of is summed up (summaries.py).
 """
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from serving.domain import Event
 from serving.errors import StoreUnavailable
 from serving.store.base import MAX_STORED_EVENTS, NewHistory, Outcome, StoredHistory
-from serving.store.chunks import CHUNK_EVENTS, CHUNKS_A_USER, Codes, Hashes, Int64
+from serving.store.chunks import CHUNK_EVENTS, CHUNKS_A_USER, Hashes, unpacked
 from serving.store.database import Database
-from serving.store.users import delete_user, deleted_us
-from serving.store.writing import merge_history, read_names, record_events
+from serving.store.sqlite_users import SqliteUsers, delete_user
+from serving.store.writing import merge_history, record_events
 
 _READ = f"""
 SELECT u.user, u.profile, u.rejected, c.chunk, c.item_ids, c.events, c.timestamps
@@ -46,12 +44,13 @@ _PUT_PROFILE = (
 )
 _NONE: Hashes = np.empty(0, np.uint64)
 
-_decode = json.JSONDecoder().raw_decode  # what json.loads does, without its checks of types
-
 
 class SqliteStore:
     """User histories and profiles in a Database. Every method raises StoreUnavailable where it
     cannot be read or written."""
+
+    most_together = 512
+    """See UserStore; a running server's writes wait that long."""
 
     def __init__(self, database: Database, *, most_events: int = MAX_STORED_EVENTS) -> None:
         """most_events: of one user, above which the oldest are let go."""
@@ -75,7 +74,7 @@ class SqliteStore:
             return None
         (user, profile, rejected, *_), oldest = rows[0], rows[-1][3]
         try:
-            item_ids, events, times = _unpacked(rows)
+            item_ids, events, times = unpacked([row[4:] for row in rows[::-1]])
         except (ValueError, TypeError) as error:
             raise self._damaged(user_id, str(error)) from error
         is_all = oldest is None or oldest % CHUNKS_A_USER == 0
@@ -100,10 +99,11 @@ class SqliteStore:
         self, events: Sequence[Event], *, since_us: int, negative: Collection[str]
     ) -> "Future[list[Outcome]]":
         """Add events that happened just now, and log them; see UserStore."""
-        work = partial(
-            record_events, events=events, since_us=since_us, negative=negative, most=self._most
+        return self.database.submit(
+            lambda db: record_events(
+                SqliteUsers(db), events, since_us=since_us, negative=negative, most=self._most
+            )
         )
-        return self.database.submit(work)
 
     def merge_histories(
         self, histories: Iterable[NewHistory], *, negative: Collection[str] = ()
@@ -111,10 +111,13 @@ class SqliteStore:
         """Add the events whose event_id the user does not have yet; returns how many."""
 
         def work(db: sqlite3.Connection) -> int:
-            names, added = read_names(db), 0
+            users, added = SqliteUsers(db), 0
+            names = users.names()
             for history in histories:
                 try:
-                    added += merge_history(db, history, names, negative=negative, most=self._most)
+                    added += merge_history(
+                        users, history, names, negative=negative, most=self._most
+                    )
                 except (ValueError, TypeError) as error:  # of what is stored already
                     raise self._damaged(history.user_id, str(error)) from error
             return added
@@ -127,8 +130,9 @@ class SqliteStore:
         """Set users' raw features, (user_id, JSON object) each. On disk when it returns."""
 
         def work(db: sqlite3.Connection) -> None:
+            users = SqliteUsers(db)
             for user_id, profile in profiles:
-                deleted = deleted_us(db, user_id)
+                deleted = users.deleted_us(user_id)
                 if deleted is None or as_of_us is None or deleted < as_of_us:
                     db.execute(_PUT_PROFILE, (user_id, profile))
 
@@ -162,23 +166,3 @@ class SqliteStore:
         # A new list, never a change in place: readers may hold the old one.
         rows = self.database.read("SELECT name FROM event_names ORDER BY code")
         self._event_names = [name for (name,) in rows]
-
-
-def _unpacked(rows: Sequence[tuple[Any, ...]]) -> tuple[list[str], Codes, Int64]:
-    """Item ids, event codes and times of _READ's rows, which come newest first.
-
-    Raises ValueError or TypeError where a chunk is damaged.
-    """
-    if len(rows) == 1:
-        *_, ids, codes, moments = rows[0]
-        item_ids = _decode(ids)[0] if ids is not None else []
-        events = np.frombuffer(codes or b"", np.uint16)
-        times = np.frombuffer(moments or b"", np.int64)
-    else:
-        oldest_first = rows[::-1]
-        item_ids = [item_id for row in oldest_first for item_id in json.loads(row[4])]
-        events = np.frombuffer(b"".join(row[5] for row in oldest_first), np.uint16)
-        times = np.frombuffer(b"".join(row[6] for row in oldest_first), np.int64)
-    if not len(item_ids) == len(events) == len(times):
-        raise ValueError(f"{len(item_ids)} items, {len(events)} events, {len(times)} times")
-    return item_ids, events, times

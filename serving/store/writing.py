@@ -1,12 +1,10 @@
 """What is written of users inside a transaction: events that happen, histories that are loaded.
 
 Knows what counts for whom (deleted users, negative events, the log); where an event stands in its
-history is found in merging.py.
+history is found in merging.py; where all of it lies, UserWrites knows.
 """
 
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -16,16 +14,11 @@ from serving.store import event_log
 from serving.store.base import NewHistory, Outcome
 from serving.store.chunks import Codes, Events
 from serving.store.merging import Merged, merge_events
-from serving.store.users import deleted_us, find_or_add_user, reject
-
-
-def read_names(db: sqlite3.Connection) -> list[str]:
-    """Event names by their codes; no other process adds any before the transaction ends."""
-    return [name for (name,) in db.execute("SELECT name FROM event_names ORDER BY code")]
+from serving.store.user_rows import UserRows, UserWrites
 
 
 def record_events(
-    db: sqlite3.Connection,
+    users: UserWrites,
     events: Sequence[Event],
     *,
     since_us: int,
@@ -33,7 +26,7 @@ def record_events(
     most: int,
 ) -> list[Outcome]:
     """Add events to their users' histories and to the log; see UserStore.record."""
-    names = read_names(db)
+    names = users.names()
     places: dict[str, list[int]] = {}
     for i, event in enumerate(events):
         places.setdefault(event.user_id, []).append(i)
@@ -41,13 +34,13 @@ def record_events(
     for user_id, some in places.items():
         theirs = [events[i] for i in some]
         try:
-            with _savepoint(db):
+            with users.savepoint():
                 found = _record(
-                    db, user_id, theirs, names, since_us=since_us, negative=negative, most=most
+                    users, user_id, theirs, names, since_us=since_us, negative=negative, most=most
                 )
         except (ValueError, TypeError):
             # What is stored of this user is damaged; the others' events are taken.
-            names = read_names(db)
+            names = users.names()
             continue
         for i, outcome in zip(some, found, strict=True):
             outcomes[i] = outcome
@@ -55,7 +48,7 @@ def record_events(
 
 
 def merge_history(
-    db: sqlite3.Connection,
+    users: UserWrites,
     history: NewHistory,
     names: list[str],
     *,
@@ -64,10 +57,11 @@ def merge_history(
 ) -> int:
     """Add what a history has of new events; returns how many.
 
-    names: as `read_names`; grows. Raises ValueError or TypeError where what is stored is damaged.
+    names: as `users.names` says; grows. Raises ValueError or TypeError where what is stored is
+    damaged.
     """
-    deleted = deleted_us(db, history.user_id)
-    codes = _codes(db, history.events, names)
+    deleted = users.deleted_us(history.user_id)
+    codes = _codes(users, history.events, names)
     events = Events(
         codes,
         np.asarray(history.timestamps_us, np.int64),
@@ -80,14 +74,14 @@ def merge_history(
         events = events.take(np.flatnonzero(events.times > deleted))
         if not len(events):
             return 0
-    user = find_or_add_user(db, history.user_id)
-    merged = merge_events(db, user, events, most=most, names=names)
-    _reject(db, user, events, merged, names, negative)
+    user = users.find_or_add(history.user_id)
+    merged = merge_events(user, events, most=most, names=names)
+    _reject(user, events, merged, names, negative)
     return int(merged.is_new.sum())
 
 
 def _record(
-    db: sqlite3.Connection,
+    users: UserWrites,
     user_id: str,
     events: Sequence[Event],
     names: list[str],
@@ -97,7 +91,7 @@ def _record(
     most: int,
 ) -> list[Outcome]:
     """What becomes of one user's events. Raises as merge_history does."""
-    deleted = deleted_us(db, user_id)
+    deleted = users.deleted_us(user_id)
     outcomes = [Outcome.DELETED] * len(events)
     some = [i for i, e in enumerate(events) if deleted is None or e.timestamp_us > deleted]
     if not some:
@@ -105,48 +99,34 @@ def _record(
     theirs = [events[i] for i in some]
     item_ids = [event.item_id for event in theirs]
     new = Events(
-        _codes(db, [event.event for event in theirs], names),
+        _codes(users, [event.event for event in theirs], names),
         np.array([event.timestamp_us for event in theirs], np.int64),
         hash_ids(item_ids),
         item_ids,
         np.array([event.sequence for event in theirs], np.int64),
         [event_log.local_id(user_id, event.event_id) for event in theirs],
     )
-    user = find_or_add_user(db, user_id)
-    merged = merge_events(db, user, new, since_us=since_us, most=most, names=names)
-    _reject(db, user, new, merged, names, negative)
+    user = users.find_or_add(user_id)
+    merged = merge_events(user, new, since_us=since_us, most=most, names=names)
+    _reject(user, new, merged, names, negative)
     is_new, is_let_go = merged.is_new.tolist(), merged.is_let_go.tolist()
-    event_log.append(db, user, [e for e, taken in zip(theirs, is_new, strict=True) if taken])
+    user.log([e for e, taken in zip(theirs, is_new, strict=True) if taken])
     for i, taken, let_go in zip(some, is_new, is_let_go, strict=True):
         outcomes[i] = Outcome.TAKEN if taken else Outcome.LET_GO if let_go else Outcome.DUPLICATE
     return outcomes
 
 
-@contextmanager
-def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
-    """The block is written whole, or nothing of it where it meets damage."""
-    db.execute("SAVEPOINT one_user")
-    try:
-        yield
-    except (ValueError, TypeError):
-        db.execute("ROLLBACK TO one_user")
-        db.execute("RELEASE one_user")
-        raise
-    db.execute("RELEASE one_user")
-
-
-def _codes(db: sqlite3.Connection, events: Sequence[str], names: list[str]) -> Codes:
+def _codes(users: UserWrites, events: Sequence[str], names: list[str]) -> Codes:
     """Event names as codes, [n] uint16; new names get the next codes, and a place in `names`."""
     for name in dict.fromkeys(events):
         if name not in names:
-            db.execute("INSERT INTO event_names VALUES (?, ?)", (len(names), name))
+            users.add_name(len(names), name)
             names.append(name)
     return np.fromiter(map(names.index, events), np.uint16, len(events))
 
 
 def _reject(
-    db: sqlite3.Connection,
-    user: int,
+    user: UserRows,
     new: Events,
     merged: Merged,
     names: Sequence[str],
@@ -156,4 +136,4 @@ def _reject(
     unwanted = [code for code, name in enumerate(names) if name in negative]
     places = np.flatnonzero(np.isin(new.codes, unwanted) & merged.is_new) if unwanted else ()
     if len(places):
-        reject(db, user, new.hashes[places])
+        user.reject(new.hashes[places])

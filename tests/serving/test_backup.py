@@ -16,6 +16,7 @@ from serving.domain import Event, ItemChange
 from serving.errors import StoreUnavailable
 from serving.store.backup import back_up, restore
 from serving.store.database import Database
+from serving.store.event_log import SqliteEventLog
 from serving.store.export import export_events
 from serving.store.sqlite import SqliteStore
 from tests.serving.processes import penchant, serve
@@ -116,12 +117,12 @@ def test_exports_go_on_after_a_restore_without_gap_or_repeat(
     out = tmp_path / "out"
     store = SqliteStore(Database(state / "store.db"))
     record(store, range(50, 70))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     store.database.close()
     restore(backup, tmp_path / "new")
     store = SqliteStore(Database(tmp_path / "new" / "store.db"))
     record(store, range(70, 90))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     store.database.close()
     names = [pl.read_parquet(path)["event_id"] for path in sorted((out / "events").iterdir())]
     assert pl.concat(names).to_list() == [f"u/e{i}" for i in range(90)]

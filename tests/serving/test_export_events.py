@@ -18,6 +18,7 @@ from model.schema import Schema, write_schema
 from serving.client import Client
 from serving.domain import Event
 from serving.store.database import Database
+from serving.store.event_log import SqliteEventLog
 from serving.store.export import export_events, trim_log
 from serving.store.sqlite import SqliteStore
 from tests.serving.processes import ROOT, environment, penchant, serve
@@ -90,7 +91,7 @@ def test_an_event_is_exported_as_it_came(store: SqliteStore, tmp_path: Path) -> 
         propensity=0.25,
     )
     record(store, full, Event("bob", item_id(3), "watch", "e", START + 1))
-    done = export_events(store.database, tmp_path / "out")
+    done = export_events(SqliteEventLog(store.database), tmp_path / "out")
     assert (done.num_events, done.num_parts, done.left_out) == (2, 1, {})
     first, second = exported(tmp_path / "out").to_dicts()
     assert first == {
@@ -115,11 +116,11 @@ def test_a_dataset_grows_and_stays_valid(store: SqliteStore, tmp_path: Path) -> 
         tmp_path / "out", sequence=pl.Series([0]), value=pl.Series([None], dtype=pl.Float64)
     )
     record(store, *some(50), *some(50, user="v"))  # the same ids, of another user
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     summary = validate_dataset(out)
     assert summary.num_events == 101
     record(store, *some(5, first=50))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     assert validate_dataset(out).num_events == 106
 
 
@@ -151,7 +152,7 @@ def test_a_dataset_without_times_is_given_none(
     schema = SCHEMA.model_copy(update={"time": time_kind})
     out = dataset(tmp_path / "out", schema, sequence=pl.Series([0]))
     record(store, *some(20))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     validate_dataset(out)
     frame = exported(out)
     if time_kind == "none":
@@ -175,32 +176,32 @@ def test_parts_are_bounded_and_a_rerun_goes_on(store: SqliteStore, tmp_path: Pat
     out = tmp_path / "out"
     for round_ in range(3):
         record(store, *some(25, first=25 * round_))
-        done = export_events(store.database, out, part_rows=10)
+        done = export_events(SqliteEventLog(store.database), out, part_rows=10)
         assert (done.num_events, done.num_parts) == (25, 3)
-        assert export_events(store.database, out, part_rows=10).num_events == 0
+        assert export_events(SqliteEventLog(store.database), out, part_rows=10).num_events == 0
     assert exported(out)["event_id"].to_list() == [f"u/e{i}" for i in range(75)]
 
 
 def test_trimming_deletes_what_is_exported_and_no_more(store: SqliteStore, tmp_path: Path) -> None:
     out = tmp_path / "out"
     record(store, *some(30))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     record(store, *some(5, first=30))
-    assert trim_log(store.database, out) == 30
-    assert trim_log(store.database, tmp_path / "elsewhere") == 0
+    assert trim_log(SqliteEventLog(store.database), out) == 30
+    assert trim_log(SqliteEventLog(store.database), tmp_path / "elsewhere") == 0
     assert store.database.read("SELECT COUNT(*) FROM event_log") == [(5,)]
     record(store, *some(30))  # still known: trimming is no forgetting
-    export_events(store.database, out)
-    assert trim_log(store.database, out) == 5
+    export_events(SqliteEventLog(store.database), out)
+    assert trim_log(SqliteEventLog(store.database), out) == 5
     record(store, *some(2, first=35))
-    export_events(store.database, out)
+    export_events(SqliteEventLog(store.database), out)
     assert exported(out)["event_id"].to_list() == [f"u/e{i}" for i in range(37)]
 
 
 def test_a_deleted_users_events_are_exported_no_more(store: SqliteStore, tmp_path: Path) -> None:
     record(store, *some(3), *some(3, user="gone"))
     store.delete_user("gone", now_us=START + 100)
-    export_events(store.database, tmp_path / "out")
+    export_events(SqliteEventLog(store.database), tmp_path / "out")
     assert set(exported(tmp_path / "out")["user_id"]) == {"u"}
 
 
@@ -209,7 +210,7 @@ def test_two_stores_share_a_folder(store: SqliteStore, tmp_path: Path) -> None:
     record(store, *some(10))
     record(other, *some(10, user="v"))
     for one in (store, other, store, other):
-        export_events(one.database, tmp_path / "out", part_rows=4)
+        export_events(SqliteEventLog(one.database), tmp_path / "out", part_rows=4)
     assert exported(tmp_path / "out").height == 20
     other.database.close()
 
@@ -220,11 +221,11 @@ def test_one_export_at_a_time(store: SqliteStore, tmp_path: Path) -> None:
 
     def again(done: int) -> None:
         try:
-            export_events(store.database, tmp_path / "out")
+            export_events(SqliteEventLog(store.database), tmp_path / "out")
         except ConfigError as error:
             refused.append(error)
 
-    export_events(store.database, tmp_path / "out", progress=again)
+    export_events(SqliteEventLog(store.database), tmp_path / "out", progress=again)
     assert len(refused) == 1 and "another export" in str(refused[0])
     assert exported(tmp_path / "out").height == 10
 

@@ -23,7 +23,8 @@ from serving.live.follower import Follower
 from serving.live.ingest import UpsertRequest, delete_items, upsert_items
 from serving.store.base import store_path
 from serving.store.database import Database
-from serving.store.item_log import ItemLog, StoredItem, changed
+from serving.store.item_log import StoredItem, changed
+from serving.store.sqlite_items import SqliteItemLog
 from tests.serving import tiny
 from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 
@@ -82,10 +83,10 @@ class LiveItems(RuleBasedStateMachine):
         """The store, and what runs on it over the active bundle."""
         world, self.generation = WORLDS[self.active]
         self.database = Database(store_path(self.state))
-        self.log = ItemLog(self.database)
+        self.log = SqliteItemLog(self.database)
         config = ServerConfig(bundle=world.bundle, state=self.state, seal_rows=1)
-        self.compactor = Compactor(config, self.database, generation=self.generation)
-        self.workers = [Follower(self.generation, self.database) for _ in range(2)]
+        self.compactor = Compactor(config, self.database, self.log, generation=self.generation)
+        self.workers = [Follower(self.generation, self.database, self.log) for _ in range(2)]
         self.encoder = ItemEncoder(self.generation)
 
     def teardown(self) -> None:
@@ -131,7 +132,7 @@ class LiveItems(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:
-        self.workers[which] = Follower(self.generation, self.database)
+        self.workers[which] = Follower(self.generation, self.database, self.log)
 
     @rule(seals=st.booleans())
     def activate_the_other_bundle(self, seals: bool) -> None:

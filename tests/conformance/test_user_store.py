@@ -1,20 +1,17 @@
-"""SqliteStore on real files: merging, order, bounds, and what it refuses."""
+"""Every UserStore: what is merged into it, in which order, and what is read back."""
 
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.histories import NO_TIME
 from serving.errors import StoreUnavailable
-from serving.store.base import NewHistory
+from serving.store.base import NewHistory, UserStore
 from serving.store.chunks import CHUNK_EVENTS
-from serving.store.database import Database
-from serving.store.sqlite import SqliteStore
+from tests.conformance.stores import Stores
 
 Event = tuple[str, str, int, int, str]
 """item id, event name, timestamp, sequence, event id"""
@@ -29,7 +26,7 @@ def history(user_id: str, events: list[Event]) -> NewHistory:
     )
 
 
-def read_back(store: SqliteStore, user_id: str, limit: int | None = None) -> list[tuple[str, str]]:
+def read_back(store: UserStore, user_id: str, limit: int | None = None) -> list[tuple[str, str]]:
     stored = store.read(user_id, limit=limit)
     assert stored is not None
     names = store.event_names
@@ -40,18 +37,16 @@ def read_back(store: SqliteStore, user_id: str, limit: int | None = None) -> lis
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(Database(tmp_path / "state" / "store.db"))
-    yield opened
-    opened.database.close()
+def store(stores: Stores) -> UserStore:
+    return stores.open().users
 
 
-def test_unknown_user(store: SqliteStore) -> None:
+def test_unknown_user(store: UserStore) -> None:
     assert store.read("nobody", limit=10) is None
     assert store.num_users() == 0
 
 
-def test_read_gives_the_latest(store: SqliteStore) -> None:
+def test_read_gives_the_latest(store: UserStore) -> None:
     events: list[Event] = [(f"i{n}", "watch", 1000 + n, 0, f"e{n}") for n in range(300)]
     assert store.merge_histories([history("u", events)]) == 300
     for limit in (1, 50, CHUNK_EVENTS, CHUNK_EVENTS + 1, 299, 300, 1000):
@@ -62,20 +57,20 @@ def test_read_gives_the_latest(store: SqliteStore) -> None:
     assert len(read_back(store, "u")) == 300
 
 
-def test_merging_twice_changes_nothing(store: SqliteStore) -> None:
+def test_merging_twice_changes_nothing(store: UserStore) -> None:
     events: list[Event] = [(f"i{n}", "watch", n, 0, f"e{n}") for n in range(200)]
     assert store.merge_histories([history("u", events)]) == 200
     assert store.merge_histories([history("u", events)]) == 0
     assert len(read_back(store, "u")) == 200
 
 
-def test_one_event_id_twice_in_a_call_is_taken_once(store: SqliteStore) -> None:
+def test_one_event_id_twice_in_a_call_is_taken_once(store: UserStore) -> None:
     events: list[Event] = [("a", "watch", 1, 0, "e"), ("b", "watch", 2, 0, "e")]
     assert store.merge_histories([history("u", events)]) == 1
     assert read_back(store, "u") == [("a", "watch")]
 
 
-def test_late_events_are_placed_by_time_then_sequence(store: SqliteStore) -> None:
+def test_late_events_are_placed_by_time_then_sequence(store: UserStore) -> None:
     first: list[Event] = [("a", "watch", 10, 1, "e1"), ("c", "order", 20, 5, "e3")]
     late: list[Event] = [
         ("d", "watch", 20, 6, "e4"),
@@ -93,7 +88,7 @@ def test_late_events_are_placed_by_time_then_sequence(store: SqliteStore) -> Non
     ]
 
 
-def test_a_failed_call_leaves_nothing(store: SqliteStore) -> None:
+def test_a_failed_call_leaves_nothing(store: UserStore) -> None:
     def histories() -> Iterator[NewHistory]:
         yield history("u", [("a", "new-event", 1, 0, "e1")])
         raise RuntimeError("the source broke")
@@ -106,16 +101,15 @@ def test_a_failed_call_leaves_nothing(store: SqliteStore) -> None:
     assert read_back(store, "u") == [("a", "other")]
 
 
-def test_another_process_sees_users_and_new_event_names(store: SqliteStore, tmp_path: Path) -> None:
-    reader = SqliteStore(Database(tmp_path / "state" / "store.db"))
+def test_another_process_sees_users_and_new_event_names(stores: Stores) -> None:
+    store, reader = stores.open().users, stores.open().users
     store.merge_histories([history("u", [("a", "watch", 1, 0, "e1")])])
     assert read_back(reader, "u") == [("a", "watch")]
     store.merge_histories([history("u", [("b", "gift", 2, 0, "e2")])])
     assert read_back(reader, "u") == [("a", "watch"), ("b", "gift")]
-    reader.database.close()
 
 
-def test_profiles_with_and_without_a_history(store: SqliteStore) -> None:
+def test_profiles_with_and_without_a_history(store: UserStore) -> None:
     store.put_profiles([("u", '{"city": "Suzhou"}'), ("v", "{}")], as_of_us=1)
     store.put_profiles([("u", '{"city": "Chengdu"}')], as_of_us=1)
     store.merge_histories([history("u", [("a", "watch", 1, 0, "e1")])])
@@ -126,55 +120,16 @@ def test_profiles_with_and_without_a_history(store: SqliteStore) -> None:
     assert store.num_users() == 2
 
 
-def test_ids_are_kept_as_they_are(store: SqliteStore) -> None:
+def test_ids_are_kept_as_they_are(store: UserStore) -> None:
     odd = ['quote"\\', "line\nbreak", "null\x00", "竹笛", "emoji 🎋"]
     store.merge_histories([history(name, [(name, "watch", 1, 0, name)]) for name in odd])
     assert [read_back(store, name) for name in odd] == [[(name, "watch")] for name in odd]
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
-    text = tmp_path / "text.db"
-    text.write_text("this is not a database, " * 100)
-    with pytest.raises(StoreUnavailable, match=r"text\.db"):
-        Database(text)
-    other = tmp_path / "other.db"
-    with sqlite3.connect(other) as database:
-        database.execute("CREATE TABLE theirs (x)")
-    database.close()
-    with pytest.raises(StoreUnavailable, match="not a store of format"):
-        Database(other)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "item_ids = '[\"i0\", '",
-        "item_ids = '[\"i0\"]'",
-        "events = x'010203'",
-        "timestamps = x'01'",
-        "timestamps = zeroblob(8)",
-        "events = CAST(hex(events) AS BLOB)",
-    ],
-)
-@pytest.mark.parametrize("num_events", [3, CHUNK_EVENTS + 3])
-def test_a_damaged_chunk_fails_its_user_alone(
-    store: SqliteStore, tmp_path: Path, damage: str, num_events: int
-) -> None:
-    for user in ("u", "v"):
-        events: list[Event] = [(f"i{n}", "watch", n, 0, f"{user}{n}") for n in range(num_events)]
-        store.merge_histories([history(user, events)])
-    with sqlite3.connect(tmp_path / "state" / "store.db") as database:
-        database.execute(f"UPDATE chunks SET {damage} WHERE chunk >= {2 << 20}")
-    database.close()
-    with pytest.raises(StoreUnavailable, match=r"store\.db is damaged where it holds user 'v'"):
-        store.read("v", limit=None)
-    with pytest.raises(StoreUnavailable, match="is damaged where it holds user 'v'"):
-        store.merge_histories([history("v", [("i9", "watch", 9, 0, "new")])])
-    assert len(read_back(store, "u")) == num_events
-
-
-def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:
-    store.database.close()
+def test_a_closed_store_is_unavailable(stores: Stores) -> None:
+    opened = stores.open()
+    opened.close()
+    store = opened.users
     with pytest.raises(StoreUnavailable):
         store.read("u", limit=1)
 
@@ -188,12 +143,16 @@ one_event = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # renewed by each example
+)
 @given(st.lists(st.lists(one_event, max_size=200), max_size=4))
-def test_any_merges_equal_a_plain_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[list[Event]]
-) -> None:
-    store = SqliteStore(Database(tmp_path_factory.mktemp("store") / "store.db"))
+def test_any_merges_equal_a_plain_dictionary(stores: Stores, calls: list[list[Event]]) -> None:
+    stores.renew()
+    store = stores.open().users
     plain: dict[str, Event] = {}
     for events in calls:
         before = len(plain)
@@ -209,4 +168,3 @@ def test_any_merges_equal_a_plain_dictionary(
     want = sorted(plain.values(), key=lambda event: event[2:4])
     assert stored.item_ids == [event[0] for event in want]
     assert stored.timestamps_us.tolist() == [event[2] for event in want]
-    store.database.close()
