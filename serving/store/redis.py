@@ -50,7 +50,12 @@ if ARGV[2] ~= 'none' then others[#others + 1] = redis.call('HGET', KEYS[1], 'see
 return {head[1], head[2] or '', first, rows, others,
   redis.call('LLEN', KEYS[2]), redis.call('HGET', KEYS[3], 'id')}
 """
-_DELETED_TOGETHER = 1000
+# A user's rows leave the log.
+_FORGET = """
+for _, number in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], number, number)
+end
+"""
 _NONE: Hashes = np.empty(0, np.uint64)
 
 
@@ -185,16 +190,14 @@ class RedisStore:
         key, logged = user_key(user_id), logged_key(user_id)
 
         def plan() -> tuple[list[Command], bool]:
-            existed, numbers = self.server.ask_together([("EXISTS", key), ("SMEMBERS", logged)])
-            ids = list(numbers)
+            existed = self.server.ask("EXISTS", key)
             commands: list[Command] = [("HSET", DELETED, deleted_hash(user_id), now_us)]
             if existed:
+                commands.append(("EVAL", _FORGET, 2, LOG, logged))
                 commands += [("DEL", key, logged), ("ZREM", USERS, user_id)]
-                for start in range(0, len(ids), _DELETED_TOGETHER):
-                    commands.append(("XDEL", LOG, *ids[start : start + _DELETED_TOGETHER]))
             return commands, bool(existed)
 
-        return self.server.transact([key, logged], plan)[0]
+        return self.server.transact([key], plan)[0]
 
     def num_users(self) -> int:
         """How many users have a history or a profile."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from model.errors import ConfigError
 from serving.errors import StoreUnavailable
@@ -26,7 +25,7 @@ STORE = _PREFIX + "store"
 """A hash: the format, and `id`, which another Redis, or one that was emptied, does not have."""
 NAMES, DELETED = _PREFIX + "event-names", _PREFIX + "deleted"
 USERS, NEXT_USER = _PREFIX + "users", _PREFIX + "next-user"
-LOG = _PREFIX + "log"
+LOG, NEXT_LOGGED = _PREFIX + "log", _PREFIX + "next-logged"
 FEED, SEQUENCE = _PREFIX + "items", _PREFIX + "sequence"
 
 _READ_SECONDS, _WRITE_SECONDS, _CONNECT_SECONDS = 5.0, 30.0, 2.0
@@ -53,10 +52,10 @@ def item_key(item_id: str) -> str:
 
 def masked(url: str) -> str:
     """The URL without whatever may be secret in it."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    secret = "***@" if "@" in parts.netloc else ""
-    return f"{parts.scheme}://{secret}{place}{parts.path}"
+    # By hand: what is no URL, or a password that should have been quoted, is masked, too.
+    scheme, _, rest = url.partition("://")
+    _, is_secret, place = rest.rpartition("@")
+    return f"{scheme}://{'***@' if is_secret else ''}{place.partition('?')[0]}"
 
 
 class RedisServer:

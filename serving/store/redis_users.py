@@ -20,6 +20,7 @@ from serving.store.redis_server import (
     DELETED,
     LOG,
     NAMES,
+    NEXT_LOGGED,
     NEXT_USER,
     USERS,
     Command,
@@ -56,8 +57,9 @@ redis.call('HSETNX', KEYS[3], 'profile', '')
 """
 _APPEND = """
 for i = 1, #ARGV do
-  local id = redis.call('XADD', KEYS[1], '0-*', 'body', ARGV[i])
-  redis.call('SADD', KEYS[i + 1], id)
+  local number = string.format('%.0f', redis.call('INCR', KEYS[2]))
+  redis.call('ZADD', KEYS[1], number, number .. ' ' .. ARGV[i])
+  redis.call('SADD', KEYS[i + 2], number)
 end
 """
 _ABSENT = object()
@@ -156,7 +158,7 @@ class RedisUsers:
         if self._logged:
             keys = [logged_key(user_id) for user_id, _ in self._logged.values()]
             bodies = [body for _, body in self._logged.values()]
-            made.append(("EVAL", _APPEND, 1 + len(keys), LOG, *keys, *bodies))
+            made.append(("EVAL", _APPEND, 2 + len(keys), LOG, NEXT_LOGGED, *keys, *bodies))
         return made
 
     def fetch(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
