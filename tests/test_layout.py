@@ -66,7 +66,13 @@ def imports_without(blocked: str, names: list[str]) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize(
     ("package", "blocked"),
-    [("model", "torch"), ("serving", "torch"), ("training", "grpc"), ("training", "serving")],
+    [
+        ("model", "torch"),
+        ("serving", "torch"),
+        ("serving", "redis"),
+        ("training", "grpc"),
+        ("training", "serving"),
+    ],
 )
 def test_a_package_does_without(package: str, blocked: str) -> None:
     names = [name for name in modules(package) if blocked != "torch" or name not in TORCH_FILES]
@@ -117,6 +123,7 @@ VIOLATIONS = [
     ("model/ann.py", "import model.towers", "the torch-free files"),
     ("serving/domain.py", "import torch", "torch appears only in"),
     ("serving/domain.py", "import model.towers", "torch appears only in"),
+    ("serving/store/redis.py", "import redis", "Redis, which is optional, appears only in"),
     ("serving/domain.py", "import grpc", "appear only at the edge"),
     ("serving/domain.py", "from google.protobuf import message", "appear only at the edge"),
     ("serving/domain.py", "import interest.v1.types_pb2", "appear only at the edge"),

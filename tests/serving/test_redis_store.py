@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.errors import ConfigError
@@ -88,7 +87,14 @@ def test_a_redis_that_may_lose_writes_is_refused(
 
 
 def test_a_redis_that_does_not_say_whether_it_keeps_writes_is_refused(redis: RedisProcess) -> None:
-    redis.client.execute_command("ACL", "SETUSER", "shop", "on", ">word", "~*", "+@all", "-config")
+    redis.client.acl_setuser(
+        "shop",
+        enabled=True,
+        passwords=["+word"],
+        keys="*",
+        categories=["+@all"],
+        commands=["-config"],
+    )
     url = redis.url.replace("redis://", "redis://shop:word@")
     with pytest.raises(ConfigError, match="Allow this user CONFIG GET") as refused:
         open_redis(url)
@@ -183,6 +189,30 @@ def test_all_that_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_full_redis_takes_a_write_whole_or_not_at_all(tmp_path: Path) -> None:
+    with running_redis(tmp_path / "redis", *KEEPS_ALL, "--maxmemory", "6mb") as redis:
+        store = open_redis(redis.url, most_events=MOST)
+        num, text = 0, "x" * 10_000
+
+        def few(number: int) -> list[Event]:
+            return [event(f"{number} {n}", n, user=f"u{number} {n} {text}") for n in range(5)]
+
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            while num < 10_000:
+                assert record(store, *few(num)) == [TAKEN] * 5
+                num += 1
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            store.items.upsert([upsert("a"), upsert("b" * 500_000)])
+        assert store.users.num_users() == 5 * num == store.events.next_part(0, 10**6)[1]  # type: ignore[index]
+        assert store.users.read(f"u{num} 0 {text}", limit=1) is None
+        assert (store.items.newest(), store.items.read(["a"])) == (0, {})
+        assert stored(store, f"u{num - 1} 4 {text}").item_ids == [f"item {num - 1} 4"]
+        redis.client.config_set("maxmemory", "0")
+        assert record(store, *few(num)) == [TAKEN] * 5
+        assert store.items.upsert([upsert("a")]) == 1
+        store.close()
+
+
 def test_a_store_that_was_emptied_is_another_store(redis: RedisProcess, store: Store) -> None:
     record(store, event("1", 1), event("2", 2, event="hide"))
     store.items.upsert([upsert("a"), upsert("b")])
@@ -232,7 +262,8 @@ def test_a_deleted_user_is_in_no_key(redis: RedisProcess, store: Store) -> None:
 
 
 def chunks(redis: RedisProcess, letter: str) -> dict[str, bytes]:
-    fields = redis.client.hgetall("penchant:user:u")
+    """Of the user u, by their number, the values of one of their columns."""
+    fields: dict[bytes, bytes] = redis.client.hgetall("penchant:user:u")  # type: ignore[assignment]
     return {
         k.decode()[:-1]: v
         for k, v in fields.items()
@@ -266,7 +297,7 @@ def test_what_is_let_go_of_is_summed_up(redis: RedisProcess, store: Store) -> No
         "watch": num_gone
     }
     assert (about["first_us"], about["last_us"]) == (100, 100 + num_gone - 1)
-    seen = np.frombuffer(redis.client.hget("penchant:user:u", "seen") or b"", np.uint64)
+    seen = stored(store, limit=None).others
     assert seen.tolist() == hash_ids([f"item {n}" for n in range(num_gone)]).tolist()
     assert sorted(map(int, chunks(redis, "e"))) == list(range(num_gone // CHUNK_EVENTS, 8))
 
