@@ -76,10 +76,13 @@ class Compactor:
             return
         for items in all_since(self._log, start, most=end, at_once=_AT_ONCE):
             apply_items(catalogue, self._encoder, items)
-        name = f"{self.generation.version[:12]}-{end:012d}"
+        of_feed = f"{self._log.feed[:8]}-" if self._log.feed else ""
+        name = f"{self.generation.version[:12]}-{of_feed}{end:012d}"
         bundle = self.generation.bundle
         index = ann.open_index(bundle.index_path) if bundle.ann["kind"] == "ivf" else None
         contents = catalogue.contents(end)
+        # Of that number already: damaged, or of items that the store has lost.
+        shutil.rmtree(self._segments / name, ignore_errors=True)
         write_segment(
             self._segments / name,
             contents,

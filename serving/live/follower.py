@@ -30,8 +30,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 POLL_SECONDS = 0.02
-"""How often a worker looks for what others wrote; looking costs some 10 µs, and with a store in
-Redis one question."""
+"""How often a worker looks for what others wrote; looking costs some 10 µs, and 50 with a
+store in Redis."""
 _NO_LIMIT = 1 << 62
 _AT_ONCE = 512
 """Items applied together; searches go on meanwhile."""
@@ -56,7 +56,7 @@ class Follower:
         """The last change of the feed that the catalogue shows."""
         self._newest_item = ""
         self._changes = self._looked()
-        self._feed = self._log.feed
+        self._feed: str | None = self._log.feed
         self.catalogue = self._read_anew()
         self._thread: threading.Thread | None = None
 
@@ -114,8 +114,9 @@ class Follower:
                 logger().error("the store has lost items, reading all anew", applied=self.applied)
                 if feed == self._feed:
                     forget_sealed(self._database, self._log, self._generation.version)
-                self._feed = feed
+                self._feed = None  # so that it is begun again where it ends halfway
                 self.catalogue = self._read_anew()
+                self._feed = feed
             self._changes = changes
 
     def _looked(self) -> tuple[int, int]:

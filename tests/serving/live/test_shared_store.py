@@ -1,7 +1,10 @@
 """Two servers with a state folder each, and one Redis: what one was told, the other shows."""
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from penchant import Client
 from serving.domain import Event, ItemChange, UserQuery
 from serving.errors import StoreUnavailable
+from serving.store.choice import open_redis
+from serving.store.item_log import Upsert
 from tests.redis_process import KEEPS_ALL, RedisProcess, running_redis
 from tests.serving.processes import penchant, serve
 from tests.serving.tiny import DIM, World, item_id
@@ -41,6 +46,10 @@ def until(holds: Callable[[], bool], seconds: float) -> None:
     while not holds():
         assert time.monotonic() < patience, f"not within {seconds:g} seconds"
         time.sleep(0.01)
+
+
+def shows(client: Client, item: str, there: bool) -> bool:
+    return shown(client, item) == there
 
 
 def shown(client: Client, item: str) -> bool:
@@ -116,10 +125,37 @@ def test_a_redis_that_was_emptied_is_read_anew(
     until(lambda: min(client.status().live["num_sealed"] for client in two) >= 60, 20.0)
     redis.client.flushall()
     for client in two:
-        until(lambda client=client: not shown(client, "old0") and shown(client, item_id(1)), 5.0)  # type: ignore[misc]
+        until(partial(shows, client, "old0", False), 5.0)
+        until(partial(shows, client, item_id(1), True), 5.0)
     first.upsert_items(ItemChange(item_id="new", kind="video"))
     until(lambda: shown(second, "new") and not shown(second, "old59"), 1.0)
     assert "the store has lost items" in (tmp_path / "b.log").read_text()
+
+
+def test_a_redis_that_lost_its_end_is_read_anew(
+    two: tuple[Client, Client], redis: RedisProcess, tmp_path: Path
+) -> None:
+    first, second = two
+    first.upsert_items([ItemChange(item_id=f"old{n}", kind="video") for n in range(30)])
+    shutil.copytree(redis.folder / "appendonlydir", tmp_path / "older")
+    first.upsert_items([ItemChange(item_id=f"lost{n}", kind="video") for n in range(60)])
+    first.upsert_items(ItemChange(item_id="old0", available=False))
+    until(lambda: min(client.status().live["num_sealed"] for client in two) >= 89, 20.0)
+    until(lambda: not shown(second, "old0"), 1.0)
+    redis.kill()
+    shutil.rmtree(redis.folder / "appendonlydir")
+    shutil.copytree(tmp_path / "older", redis.folder / "appendonlydir")
+    redis.start()
+    # Others write at once, beyond the numbers that were lost.
+    with contextlib.closing(open_redis(redis.url)) as other:
+        changes = [ItemChange(item_id=f"new{n}", kind="video") for n in range(100)]
+        other.items.upsert([Upsert(change, False, 0, None, "") for change in changes])
+    for client in two:
+        for item, there in (("new99", True), ("new0", True), ("old0", True), ("lost59", False)):
+            until(partial(shows, client, item, there), 10.0)
+    # What is sealed from then on is of what there is.
+    until(lambda: min(client.status().live["num_sealed"] for client in two) >= 130, 20.0)
+    assert shown(first, "new99") and shown(first, "old0") and not shown(first, "lost0")
 
 
 def test_a_server_names_what_is_wrong_with_its_store(world: World, tmp_path: Path) -> None:
