@@ -38,7 +38,7 @@ Store = Annotated[
     typer.Option(
         envvar="PENCHANT_STORE",
         help="Where users, items and events are: sqlite, in the state folder; or a Redis that "
-        "several servers share, redis://HOST:PORT/DB, which needs the extra [redis].",
+        "several servers share, redis://HOST:PORT/DB, which needs the extra \\[redis].",
     ),
 ]
 StoreAllowsLoss = Annotated[

@@ -38,7 +38,7 @@ def serve(
         Literal["bundle", "torch"],
         typer.Option(
             help="bundle: the index that the bundle carries. torch: exact, one matrix on an NVIDIA "
-            "GPU; needs the extra [gpu], and one worker."
+            "GPU; needs the extra \\[gpu], and one worker."
         ),
     ] = "bundle",
     device: Annotated[Literal["cuda", "cpu"], typer.Option(hidden=True)] = "cuda",
@@ -108,7 +108,7 @@ def serve(
         str,
         typer.Option(
             help="An OpenTelemetry collector (OTLP over gRPC), such as http://localhost:4317; "
-            "needs the extra [otel]. None: no traces."
+            "needs the extra \\[otel]. None: no traces."
         ),
     ] = "",
     trace_ratio: Annotated[

@@ -29,6 +29,8 @@ LOG, NEXT_LOGGED = _PREFIX + "log", _PREFIX + "next-logged"
 FEED, SEQUENCE = _PREFIX + "items", _PREFIX + "sequence"
 
 _READ_SECONDS, _WRITE_SECONDS, _CONNECT_SECONDS = 5.0, 30.0, 2.0
+_MOST_CONNECTIONS = 4096
+"""More than a worker has threads; each connection serves one at a time."""
 _CONFLICT_SECONDS = 30.0
 """How long a transaction is made again and again while others write the same."""
 _LEAST_VERSION = (7, 0)
@@ -79,6 +81,7 @@ class RedisServer:
                     url,
                     protocol=2,
                     retry=retry,
+                    max_connections=_MOST_CONNECTIONS,
                     socket_timeout=seconds,
                     socket_connect_timeout=_CONNECT_SECONDS,
                 )

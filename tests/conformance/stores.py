@@ -1,7 +1,6 @@
 """The stores that the suite runs on. Each `open` is as another process would open it."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +58,3 @@ class RedisStores:
         for store in self._opened:
             store.close()
         self._opened.clear()
-
-
-Make = Callable[[], SqliteStores | RedisStores]

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from serving.store.base import Outcome, StoredHistory, check_store
 from serving.store.choice import Store, open_redis
 from serving.store.chunks import CHUNK_EVENTS
 from serving.store.item_log import Upsert
-from serving.store.redis_server import masked
+from serving.store.redis_server import RedisServer, masked
 from tests.redis_process import KEEPS_ALL, RedisProcess, running_redis
 
 MOST = 3 * CHUNK_EVENTS
@@ -248,6 +249,14 @@ def test_many_writers_of_one_user(redis: RedisProcess, store: Store) -> None:
     assert stored(store).item_ids == [f"item {n}" for n in range(200)]
     for one in stores[1:]:
         one.close()
+
+
+def test_every_thread_of_a_worker_may_wait_at_once(redis: RedisProcess) -> None:
+    server = RedisServer(redis.url)
+    with ThreadPoolExecutor(150) as threads:
+        found = threads.map(lambda n: server.ask("BLPOP", f"nothing {n}", 1), range(150))
+        assert list(found) == [None] * 150
+    server.close()
 
 
 def test_a_deleted_user_is_in_no_key(redis: RedisProcess, store: Store) -> None:

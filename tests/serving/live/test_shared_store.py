@@ -175,5 +175,7 @@ def test_a_server_names_what_is_wrong_with_its_store(world: World, tmp_path: Pat
             assert client.record_events([Event("u", item_id(1), "watch")]).num_taken == 1
     done = penchant("serve", str(world.bundle), *where, weak.url)
     assert done.returncode == 2 and f"cannot read {weak.url}" in done.stderr
+    told = penchant("serve", "--help").stdout
+    assert "--store-allows-loss" in told and "[redis]" in told
     done = penchant("load-users", str(world.snapshot))
     assert done.returncode == 2 and "give --state STATE, or a --store" in done.stderr
