@@ -40,7 +40,7 @@ from serving.client import Client
 from serving.domain import Event, History, ItemChange, UserQuery
 from serving.store.base import store_path
 from serving.store.database import Database
-from serving.store.item_log import ItemLog
+from serving.store.sqlite_items import SqliteItemLog
 
 NUM_USERS, NUM_CALLERS = 500, 3
 WHOLE_SERVER = 0.3
@@ -206,7 +206,7 @@ class Callers:
 def wrong_items(state: Path, address: str, prices: dict[str, float]) -> int:
     """How many items the store, or the server, has without the price that was acknowledged last."""
     database = Database(store_path(state))
-    log = ItemLog(database)
+    log = SqliteItemLog(database)
     items, newest = log.read(list(prices)), log.newest()
     database.close()
     wrong = {one for one, price in prices.items() if one not in items}
@@ -305,7 +305,8 @@ def main() -> None:
             f"Two workers; {NUM_CALLERS} callers with a plain gRPC channel each, one stream of "
             f"events and one writer of items, {NUM_USERS} users. SIGKILL at random moments, "
             f"{WHOLE_SERVER:.0%} of the times to all processes at once. Killing processes shows "
-            "what the store does when they end in the middle; it does not take the power away, which is what fsync is for."
+            "what the store does when they end in the middle; it does not take the power away, "
+            "which is what fsync is for."
         ),
         command=f"python benchmarks/kills.py --work DIR --kills {options.kills}",
         folder=options.results,
