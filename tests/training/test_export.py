@@ -43,6 +43,8 @@ def test_a_bundle_has_just_its_files(exported: Exported) -> None:
         "MANIFEST.sha256",
         "circles.parquet",
         "gate.parquet",
+        "id_hashes.npy",
+        "id_rows.npy",
         "id_vectors.npy",
         "index.faiss",
         "item_tower.onnx",
