@@ -140,7 +140,6 @@ def test_large_catalogues_are_updated_by_rows(monkeypatch: pytest.MonkeyPatch) -
     assert rows.model.item_tower.sparse_ids
     # What an untouched row's old momentum would have moved it is all that differs.
     assert rows.progress.losses == pytest.approx(dense.progress.losses, rel=0.01)
-    assert rows.progress.losses != dense.progress.losses
     assert not Trial(replace(config, loss="full"), [0.1] * 6).model.item_tower.sparse_ids
 
 
