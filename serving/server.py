@@ -39,6 +39,7 @@ from serving.interceptors import INGEST, RETRIEVAL, CallInterceptor
 from serving.logs import configure_logs, logger
 from serving.memory import give_back
 from serving.metrics import GENERATION_READY, MetricsFlusher
+from serving.parent import stop_with_parent
 from serving.runtime import Runtime
 from serving.servicer import RetrievalServicer
 from serving.telemetry import Telemetry, open_traces
@@ -187,19 +188,13 @@ def main(name: str) -> int:
         return 1
     _tell({"ready": port, "bundle_version": runtime.generation.version})
     logger().info("worker ready", port=port, bundle=runtime.generation.version)
-    threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+    stop_with_parent(stopping)
     stopping.wait()
     logger().info("worker draining")
     server.drain(hurry)
     runtime.close()
     logger().info("worker stopped")
     return 0
-
-
-def _watch_stdin(stopping: threading.Event) -> None:
-    while sys.stdin.read(4096):
-        pass
-    stopping.set()
 
 
 def _tell(message: dict[str, object]) -> None:

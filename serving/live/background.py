@@ -19,6 +19,7 @@ from serving.live.activation import Activator, open_generation
 from serving.live.compactor import Compactor
 from serving.locks import lock_file
 from serving.logs import configure_logs, logger
+from serving.parent import stop_with_parent
 from serving.store.base import store_path
 from serving.store.choice import open_store
 from serving.store.database import Database
@@ -64,7 +65,7 @@ def main() -> int:
     config = ServerConfig.from_json(sys.stdin.readline())
     configure_logs(config.log_level, worker="background")
     os.nice(_NICENESS)
-    threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+    stop_with_parent(stopping)
     while lock_file(config.state / "background.lock") is None:
         if stopping.wait(1.0):
             return 0
@@ -74,12 +75,6 @@ def main() -> int:
         logger().error("cannot seal or activate", reason=str(error))
         return 1
     return 0
-
-
-def _watch_stdin(stopping: threading.Event) -> None:
-    while sys.stdin.read(4096):
-        pass
-    stopping.set()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,15 @@
+"""The supervisor's child processes end with it: the end of stdin says that it is gone."""
+
+import sys
+import threading
+
+
+def stop_with_parent(stopping: threading.Event) -> None:
+    """Set the event once stdin has ended; watched in a thread of its own."""
+    threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
+
+
+def _watch_stdin(stopping: threading.Event) -> None:
+    while sys.stdin.read(4096):
+        pass
+    stopping.set()
