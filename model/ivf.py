@@ -139,27 +139,6 @@ def build_ivf(vectors: Float32, queries: Float32, *, num_lists: int | None = Non
     return _with_turned_queries(lists, to_queries)
 
 
-def refilled(index: Any, vectors: Float32) -> Any:
-    """An index of `build_ivf` with other vectors [N, D] in its lists; nothing is trained anew.
-
-    What it was trained to is what queries score high, which other items of the same towers share.
-    """
-    copy = faiss.clone_index(index)
-    copy.reset()
-    lists, to_queries = parts(copy)
-    # Items are put into lists by distance, queries read them by product.
-    by_product = lists.quantizer
-    by_distance = faiss.IndexFlatL2(lists.d)
-    by_distance.add(by_product.reconstruct_n(0, lists.nlist))
-    lists.quantizer = by_distance
-    to_items = np.linalg.inv(to_queries.astype(np.float64)).T.astype(np.float32)
-    for start in range(0, len(vectors), _BLOCK):
-        lists.add(vectors[start : start + _BLOCK] @ to_items)
-    lists.quantizer = by_product
-    copy.ntotal = lists.ntotal
-    return copy
-
-
 def _balanced_axes(turned: Float64, kmeans: Any, num_codes: int) -> Float64:
     """Orthonormal axes [D, D] on which each code describes about as much of what lists leave.
 

@@ -8,7 +8,6 @@ take it in the place of the old one and of what they held in memory. Nothing wai
 
 import shutil
 
-from model import ann
 from model.bundle import open_bundle
 from model.errors import BundleRejected
 from serving.config import ServerConfig
@@ -16,6 +15,7 @@ from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.live.encode import ItemEncoder
 from serving.live.follower import apply_items
+from serving.live.gate import user_vectors
 from serving.live.sealed import open_sealed, put_sealed, sealed
 from serving.live.segment import Segment, write_segment
 from serving.logs import logger
@@ -23,9 +23,12 @@ from serving.store.base import segments_path
 from serving.store.database import Database
 from serving.store.item_log import ItemLog, all_since
 
-SHARE = 4
-"""A segment is written anew when a quarter of it has changed, or SEAL_ROWS items where it is small:
-so that each item is written a few times in all, however many there are."""
+SHARE = 8
+"""A segment is written anew when an eighth of it has changed, or `seal_rows` items where it is
+small: each item is written a few times in all, however many there are, and what workers hold in
+memory, and score row by row, stays a small part."""
+NUM_QUERIES = 512
+"""User vectors that a segment's lists are made and tuned for."""
 _AT_ONCE = 512
 
 
@@ -78,8 +81,7 @@ class Compactor:
             apply_items(catalogue, self._encoder, items)
         of_feed = f"{self._log.feed[:8]}-" if self._log.feed else ""
         name = f"{self.generation.version[:12]}-{of_feed}{end:012d}"
-        bundle = self.generation.bundle
-        index = ann.open_index(bundle.index_path) if bundle.ann["kind"] == "ivf" else None
+        has_lists = self.generation.bundle.ann["kind"] == "ivf"
         contents = catalogue.contents(end)
         # Of that number already: damaged, or of items that the store has lost.
         shutil.rmtree(self._segments / name, ignore_errors=True)
@@ -88,7 +90,7 @@ class Compactor:
             contents,
             schema=self.generation.schema,
             bundle_version=self.generation.version,
-            index=index,
+            queries=user_vectors(self.generation)[:NUM_QUERIES] if has_lists else None,
         )
         put_sealed(self._database, self._log, self.generation.version, name, end)
         logger().info("segment sealed", folder=name, rows=len(contents.vectors))

@@ -131,7 +131,7 @@ def _index_misses(generation: Generation) -> Iterator[str]:
     stated = generation.bundle.ann.get("recall@100")
     if stated is None or not len(vectors):
         return
-    queries = _queries(generation)[:_SAMPLE]
+    queries = user_vectors(generation)[:_SAMPLE]
     depth = min(100, len(vectors))
     best = exact_search(queries, vectors, depth)[1][:, -1]
     found = generation.index.search(queries, depth)[1]
@@ -161,8 +161,8 @@ def _missing_live(catalogue: Catalogue) -> Iterator[str]:
         yield f"{int(missing.sum())} of {len(rows)} live items are not found, such as {item_id!r}"
 
 
-def _queries(generation: Generation) -> Float32:
-    """User vectors to ask an index for: the gate's, or items' where it has none."""
+def user_vectors(generation: Generation) -> Float32:
+    """[Q, D] vectors to ask an index for: the questions' users, or items where there are none."""
     try:
         found = read_questions(generation).interests.reshape(-1, generation.bundle.dim)
     except (OSError, KeyError, ValueError, pa.ArrowException):

@@ -8,7 +8,6 @@ import sqlite3
 from pathlib import Path
 
 from model.errors import BundleRejected
-from model.ivf import Setting
 from serving.generation import Generation
 from serving.live.segment import Segment
 from serving.store.database import Database
@@ -60,19 +59,13 @@ def open_sealed(
 
     Raises BundleRejected where it is damaged.
     """
-    about = generation.bundle.ann
-    setting = None
-    if about["kind"] == "ivf":
-        setting = Setting(probes=about["probes"], fetch=about["fetch"])
     for attempt in range(_TRIES):
         newest = sealed(database, log, generation.version)
         if newest is None or newest[0] == but:
             return None
         folder = segments / newest[0]
         try:
-            return Segment(
-                folder, schema=generation.schema, bundle_version=generation.version, setting=setting
-            )
+            return Segment(folder, schema=generation.schema, bundle_version=generation.version)
         except BundleRejected:
             # Sealed anew, and removed, while it was being opened: the store names the next one.
             if sealed(database, log, generation.version) == newest or attempt + 1 == _TRIES:

@@ -2,12 +2,12 @@
 
 It holds every live item of one bundle as of a number in the feed of items, so there is never more
 than one in use, and which of the bundle's own rows are replaced. Small ones are searched exactly;
-large ones, beside a bundle with inverted lists, in lists of the same kind, coded by what the
-bundle's were trained to.
+large ones, beside a bundle with inverted lists, in lists of its own, few as befits its size.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from model import ann
 from model.errors import BundleRejected
 from model.items import Hashes, IdIndex, ItemTable, read_items, write_items
-from model.ivf import Setting, refilled
+from model.ivf import TARGET, Setting, build_ivf, tune
 from model.manifest import open_verified, write_folder
 from model.schema import Schema
 from serving.domain import Filter
@@ -55,16 +55,23 @@ class Contents:
 
 
 def write_segment(
-    folder: Path, contents: Contents, *, schema: Schema, bundle_version: str, index: Any | None
+    folder: Path,
+    contents: Contents,
+    *,
+    schema: Schema,
+    bundle_version: str,
+    queries: Float32 | None,
 ) -> None:
     """Write a segment whole or not at all.
 
-    index: the bundle's inverted lists (model/ivf.py); None where it has none.
+    queries: [Q, D] user vectors that inverted lists are made for; None: it is searched exactly.
     """
+    lists = _lists(contents.vectors, queries)
     body: dict[str, Any] = {
         "bundle_version": bundle_version,
         "sequence": contents.sequence,
         "num_rows": len(contents.vectors),
+        "lists": lists and asdict(lists[1]),
     }
     with write_folder(folder, kind="segment", schema=schema, as_of=None, body=body) as partial:
         write_items(contents.table, partial / ITEMS)
@@ -80,17 +87,29 @@ def write_segment(
             (REPLACED, contents.replaced),
         ):
             np.save(partial / name, array)
-        if index is not None and len(contents.vectors) > SCAN_ROWS:
-            ann.write_index(refilled(index, contents.vectors), partial / INDEX)
+        if lists:
+            ann.write_index(lists[0], partial / INDEX)
+
+
+def _lists(vectors: Float32, queries: Float32 | None) -> tuple[Any, Setting] | None:
+    """Inverted lists over the vectors and how to search them; None where scoring all is as good.
+
+    A quarter of the lists that a bundle of this size has: they are read beside the bundle's, for
+    the few rows that are better than the bundle's best, and have to be made again and again.
+    """
+    if queries is None or len(vectors) <= SCAN_ROWS:
+        return None
+    num_lists = 1 << round(math.log2(math.sqrt(len(vectors))))
+    index = build_ivf(vectors, queries, num_lists=num_lists)
+    tuned = tune(index, vectors, queries)
+    return (index, tuned.setting) if tuned.recall >= TARGET else None
 
 
 class Segment:
     """An opened segment: a Part that does not grow. See serving/live/part.py."""
 
-    def __init__(
-        self, folder: Path, *, schema: Schema, bundle_version: str, setting: Setting | None
-    ) -> None:
-        """Verify and map. setting: how the bundle's inverted lists are searched.
+    def __init__(self, folder: Path, *, schema: Schema, bundle_version: str) -> None:
+        """Verify and map.
 
         Raises BundleRejected where the folder is damaged or of another bundle.
         """
@@ -111,9 +130,9 @@ class Segment:
         self.replaced: Int64 = np.load(folder / REPLACED)
         self._filters = FilterIndex(self._items, schema)
         self._index: IvfIndex | None = None
-        if (folder / INDEX).exists():
-            assert setting is not None
-            self._index = IvfIndex(ann.open_index(folder / INDEX), self.vectors, setting)
+        if lists := manifest.body.get("lists"):
+            index = ann.open_index(folder / INDEX)
+            self._index = IvfIndex(index, self.vectors, Setting(**lists))
 
     @property
     def alive(self) -> Bool:

@@ -9,7 +9,6 @@ import pytest
 from model import ivf
 from model.ann import Float32, exact_search, open_index, recall_at, write_index
 from model.ivf import Setting, build_ivf, parts, reading, score_space, search_ivf, tune
-from serving.index.ivf_index import IvfIndex
 
 
 @pytest.fixture
@@ -143,23 +142,3 @@ def test_rows_that_tie_are_as_good_as_each_other(rng: np.random.Generator) -> No
     index = build_ivf(items, users[::2])
     tuned = tune(index, items, users)
     assert tuned.recall >= 0.99 and tuned.setting.fetch <= 600
-
-
-def test_lists_are_filled_with_other_items_of_the_same_space(
-    rng: np.random.Generator, tmp_path: Path
-) -> None:
-    items, users = users_and_items(rng, 4000)
-    index = build_ivf(items[:2000], users, num_lists=64)
-    others = items[2000:2030]  # fewer than lists, so that some stay empty
-    write_index(ivf.refilled(index, others), tmp_path / "index")
-    filled = open_index(tmp_path / "index")
-    assert filled.ntotal == 30 and index.ntotal == 2000
-    served = IvfIndex(filled, others, Setting(probes=64, fetch=30))
-    exact_rows, exact_scores = exact_search(users, others, 10)
-    rows, scores = served.search(users, 10)
-    np.testing.assert_array_equal(rows, exact_rows)
-    np.testing.assert_allclose(scores, exact_scores, rtol=1e-4, atol=1e-4)
-    # Each item lies in the list that the first index would have put it into.
-    more = ivf.refilled(index, items[2000:])
-    found = search_ivf(more, items[2000:], users, 100, fetch=600, how=reading(64))[0]
-    assert recall_at(found, exact_search(users, items[2000:], 100)[0]) > 0.97
