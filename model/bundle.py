@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from model.circles import read_circles
 from model.encode import Encoder, read_encoder
 from model.errors import BundleRejected
 from model.items import ItemTable, read_items
@@ -26,7 +26,7 @@ ID_VECTORS = "id_vectors.npy"
 ID_HASHES, ID_ROWS = "id_hashes.npy", "id_rows.npy"
 """Where each id lies in items.arrow (model.items.IdIndex), so that workers need not reckon it out,
 and share it; a bundle without them is opened all the same."""
-CIRCLES, GATE, ENCODER = "circles.parquet", "gate.parquet", "vocab/encoder.json"
+GATE, ENCODER = "gate.parquet", "vocab/encoder.json"
 VALUE, VALUE_ITEM, VALUE_ITEMS = "value.onnx", "value_item.onnx", "value_items.npy"
 """The value model: all three, and the manifest's section `value`, or none of them."""
 _BLOCK = 1 << 16
@@ -93,8 +93,9 @@ class Bundle:
     was never trained."""
     encoder: Encoder
     circles: pa.Table
-    """circle_id int32, name, top_features list<string>, size int64, centroid list<float32>,
-    neighbours list<int32>; row c is circle c."""
+    """model.circles.CIRCLE_SCHEMA; row c is circle c of the items."""
+    districts: pa.Table
+    """The same, of the clusters of circles; no row in a bundle from before there were any."""
     value: ValueModel | None = None
     """None where the run had no value model when it was exported."""
 
@@ -172,15 +173,17 @@ def open_bundle(path: Path) -> Bundle:
     """Verify and open a bundle. Raises BundleRejected naming the file that is wrong."""
     identity = _identity(path)
     manifest = open_verified(path, kind="bundle")
+    circles, districts = read_circles(path)
     bundle = Bundle(
         path=path,
         identity=identity,
         manifest=manifest,
-        items=read_items(path / ITEMS, _id_index(path)),
+        items=read_items(path / ITEMS, id_index(path)),
         vectors=np.load(path / VECTORS, mmap_mode="r"),
         id_vectors=np.load(path / ID_VECTORS, mmap_mode="r"),
         encoder=read_encoder(path / ENCODER),
-        circles=pq.read_table(path / CIRCLES),
+        circles=circles,
+        districts=districts,
         value=_open_value(path, manifest),
     )
     bundle.require_in_place()
@@ -193,7 +196,7 @@ def open_bundle(path: Path) -> Bundle:
     return bundle
 
 
-def _id_index(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None:
+def id_index(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None:
     """The index of ids that was made at export; None where there is none."""
     if not (path / ID_HASHES).exists():
         return None

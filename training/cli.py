@@ -192,18 +192,31 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace folders that are there.")
     ] = False,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            help="The bundle before, whose circles keep their ids where their items stay together "
+            "(docs/circles.md). Without it: the bundle that --overwrite replaces, if there is one."
+        ),
+    ] = None,
     dataset: Moved = None,
 ) -> None:
     """Write what a server needs: the bundle (models, vectors, index) and the snapshot (users).
 
-    Example: penchant export runs/ml-1m --bundle out/bundle --snapshot out/snapshot
+    Examples: penchant export runs/ml-1m --bundle out/bundle --snapshot out/snapshot
+    and, a week later: penchant export runs/new --bundle out/new --snapshot out/new-users
+    --previous out/bundle
     """
+    from training.circles.previous import read_previous, replaced
     from training.export import export_run
     from training.index import sentence
     from training.run import load_best, open_run
 
     opened = open_run(run, dataset=dataset)
     model, _ = load_best(opened)
+    before = replaced(bundle) if previous is None and overwrite else None
+    if previous is not None:
+        before = read_previous(previous)
     try:
         with progress_bar("export") as progress:
             report = export_run(
@@ -212,6 +225,7 @@ def export(
                 bundle=bundle,
                 snapshot=snapshot,
                 replace=overwrite,
+                previous=before,
                 progress=progress,
             )
     except KeyboardInterrupt:
@@ -219,7 +233,8 @@ def export(
         raise
     say(
         f"{report.num_active:,} items in the index ({report.num_items:,} in all), "
-        f"{report.num_circles} circles, {report.num_users:,} users\n"
+        f"{report.num_circles} circles in {report.num_districts} districts, "
+        f"{report.num_users:,} users\n" + "\n".join(report.circles) + "\n"
         f"max abs error, ONNX against torch: user tower {report.user_tower_error:.1e}, "
         f"item tower {report.item_tower_error:.1e} (at most 1e-4 passes)\n"
         + (f"{report.value_errors.sentence()}\n" if report.value_errors else "")

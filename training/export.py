@@ -16,13 +16,17 @@ import pyarrow.parquet as pq
 import torch
 
 from model import bundle as files
+from model.circles import CIRCLES, DISTRICTS
 from model.errors import ConfigError
 from model.items import IdIndex, write_items
 from model.manifest import refuse_existing, write_folder
 from model.snapshot import HISTORIES, HISTORY_SCHEMA, USERS
 from model.tower_session import require_vectors
 from model.towers import TwoTower
-from training.circles import find_circles
+from training.circles.find import find_circles
+from training.circles.growth import count_events
+from training.circles.previous import Previous
+from training.circles.report import sentences
 from training.dataset import (
     load_event_ids,
     load_sequences,
@@ -68,6 +72,9 @@ class ExportReport:
     num_active: int
     num_users: int
     num_circles: int
+    num_districts: int
+    circles: list[str]
+    """Sentences on what became of the circles of the bundle before."""
     user_tower_error: float
     item_tower_error: float
     """Largest absolute difference between ONNX Runtime and torch, over all that was compared."""
@@ -85,9 +92,12 @@ def export_run(
     bundle: Path,
     snapshot: Path,
     replace: bool = False,
+    previous: Previous | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the bundle and the snapshot of a trained model (on the CPU, in evaluation mode).
+
+    previous: the bundle before, whose circles' ids last where their items stay together.
 
     Raises NoVector if the item tower gives none for an item, ParityError if a graph differs from
     its tower by more than MAX_ERROR, ConfigError if the item tower outgrows an ONNX file, a target
@@ -113,8 +123,17 @@ def export_run(
     order, num_active = _row_order(items, as_of)
     vectors = item_vectors(run.items, model).numpy()
     require_vectors(vectors, ids, of="item")
-    circles, circle_of = find_circles(
-        vectors, items, schema, run.data.popularity(), seed=run.config.seed
+    circles = find_circles(
+        vectors,
+        items,
+        schema,
+        run.data.popularity(),
+        seed=run.config.seed,
+        shown=~_retired(items, as_of),
+        events=count_events(run.data.times, run.data.items, num_items=len(vectors))
+        if schema.has_times
+        else None,
+        previous=previous,
     )
     say(0.2, "measure on the test split")
     metrics = evaluate_run(run, model, sample=METRIC_USERS, reranker=reranker_of(run)).to_json()
@@ -127,6 +146,7 @@ def export_run(
         "num_items": len(vectors),
         "num_active": num_active,
         "metrics": metrics,
+        "circles": circles.manifest,
         "run": {"recipe": run.config.recipe, "seed": run.config.seed},
     }
     with write_folder(
@@ -152,13 +172,14 @@ def export_run(
         pq.write_table(gate, folder / files.GATE)
         vectors = vectors[order]  # from here on in the bundle's order, once in memory
         np.save(folder / files.VECTORS, vectors)
-        table = _item_table(run, items, circle_of, as_of)
+        table = _item_table(run, items, circles.of_item, as_of)
         table = table.take(pa.array(order)).combine_chunks()
         write_items(table, folder / files.ITEMS)
         hashes, rows = IdIndex(table["item_id"].combine_chunks()).arrays
         np.save(folder / files.ID_HASHES, hashes)
         np.save(folder / files.ID_ROWS, rows)
-        pq.write_table(circles, folder / files.CIRCLES)
+        pq.write_table(circles.circles, folder / CIRCLES)
+        pq.write_table(circles.districts, folder / DISTRICTS)
         (folder / "vocab").mkdir()
         run.encoder.write(folder / files.ENCODER)
         index = write_tuned_index(
@@ -176,7 +197,9 @@ def export_run(
         num_items=len(vectors),
         num_active=num_active,
         num_users=num_users,
-        num_circles=len(circles),
+        num_circles=circles.circles.num_rows,
+        num_districts=circles.districts.num_rows,
+        circles=sentences(circles.manifest, circles.names),
         user_tower_error=user_error,
         item_tower_error=item_error,
         value_errors=value_errors,

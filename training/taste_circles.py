@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from sklearn.utils.extmath import randomized_svd
 
-from training.circles import num_circles
+from training.circles.clusters import num_circles
 from training.dataset import Interactions
 
 Int64 = npt.NDArray[np.int64]

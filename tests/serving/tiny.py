@@ -18,7 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model.ann import build_exact, write_index
 from model.bundle import (
-    CIRCLES,
     ENCODER,
     GATE,
     ID_VECTORS,
@@ -28,6 +27,7 @@ from model.bundle import (
     USER_TOWER,
     VECTORS,
 )
+from model.circles import CIRCLES
 from model.encode import fit_encoder
 from model.items import write_items
 from model.manifest import write_folder

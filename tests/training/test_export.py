@@ -20,6 +20,7 @@ from model.manifest import open_verified
 from model.snapshot import HISTORY_SCHEMA, open_snapshot, read_histories
 from tests.training.conftest import Exported, Trained
 from tests.training.tiny import TINY, Silent
+from training.circles.previous import read_previous
 from training.dataset import read_items_table
 from training.distributed import join
 from training.evaluate import evaluate_run
@@ -42,6 +43,7 @@ def test_a_bundle_has_just_its_files(exported: Exported) -> None:
     assert files(exported.bundle) == [
         "MANIFEST.sha256",
         "circles.parquet",
+        "districts.parquet",
         "gate.parquet",
         "id_hashes.npy",
         "id_rows.npy",
@@ -192,6 +194,43 @@ def test_circles_cover_the_catalogue_with_readable_names(bundle: Bundle, trained
         assert name and not set(features) & ids
         assert all(part in name for part in features[:2])
     assert circles["name"].null_count == 0
+
+
+def test_circles_lie_in_districts_and_grow(bundle: Bundle, exported: Exported) -> None:
+    circles, districts = bundle.circles, bundle.districts
+    assert exported.report.num_districts == len(districts) < len(circles)
+    assert set(circles["district_id"].to_pylist()) == set(districts["circle_id"].to_pylist())
+    sizes = dict(
+        zip(districts["circle_id"].to_pylist(), districts["size"].to_pylist(), strict=True)
+    )
+    assert sum(sizes.values()) == sum(circles["size"].to_pylist()) == 500
+    shown = set(bundle.items.table["item_id"].to_pylist()[: bundle.items.num_active])
+    for samples in circles["sample_items"].to_pylist():
+        assert set(samples) <= shown
+    section = bundle.manifest.body["circles"]
+    assert section["previous"] is None and section["circle"]["born"] == len(circles)
+    highest = max(*circles["circle_id"].to_pylist(), *districts["circle_id"].to_pylist())
+    assert section["next_id"] == highest + 1
+
+
+def test_an_export_after_another_keeps_the_ids(
+    exported: Exported, bundle: Bundle, trained: Trained, tmp_path: Path
+) -> None:
+    run = trained.open()
+    model, _ = load_best(run)
+    report = export_run(
+        run,
+        model,
+        bundle=tmp_path / "next",
+        snapshot=tmp_path / "users",
+        previous=read_previous(exported.bundle),
+    )
+    after = open_bundle(tmp_path / "next")
+    assert after.manifest.body["circles"]["previous"] == bundle.manifest.version
+    for old, new in ((bundle.circles, after.circles), (bundle.districts, after.districts)):
+        ids = set(old["circle_id"].to_pylist()) & set(new["circle_id"].to_pylist())
+        assert len(ids) >= 0.8 * len(old)
+    assert report.circles[0].startswith("districts: ")
 
 
 def test_a_snapshot_holds_every_history_as_the_events_have_it(
