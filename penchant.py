@@ -63,6 +63,9 @@ COMMANDS: dict[str, Command] = {
         "serving.recommend_cli", "serve", "Ask a running server what to show to a user."
     ),
     "query": _online("Ask a running server what a user would love."),
+    "circles": Command(
+        "serving.circles_cli", "serve", "The map of what is served: circles, and a user's share."
+    ),
     "upsert": _live("Write new and changed items into a running server."),
     "delete-items": _live("Delete items from a running server."),
     "activate": _live("Serve another bundle, without a restart."),

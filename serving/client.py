@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from serving.channels import DEFAULT_ADDRESS, positive
+from serving.circle_client import AsyncCircleCalls, CircleCalls
 from serving.client_messages import Users
 from serving.domain import Event, FloatArray, ItemChange, ItemFeatures
 from serving.event_stream import AsyncEventStream, EventStream
@@ -64,7 +65,7 @@ DEFAULT_TIMEOUT = 2.0
 """Seconds that a call may take, unless it is told otherwise."""
 
 
-class Client:
+class Client(CircleCalls):
     """Talks to one Penchant server, or to several that serve the same. Safe across threads.
 
     address: host:port; several, with commas between them or as a list: replicas, which take turns,
@@ -204,7 +205,7 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(AsyncCircleCalls):
     """Client for asyncio: the same calls, awaited. Belongs to the loop of its first call."""
 
     def __init__(

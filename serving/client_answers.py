@@ -36,7 +36,7 @@ def read_retrieved(response: retrieval_service_pb2.RetrieveResponse) -> Retrieve
             events=list(shown.events),
             timestamps_us=np.array(shown.timestamps_us, np.int64),
             counts=np.array(shown.counts, np.int64),
-            columns=_columns(shown.columns),
+            columns=read_columns(shown.columns),
         )
     return Retrieved(
         **read_found(response),
@@ -79,7 +79,7 @@ def read_found(
         "counts": np.array(candidates.counts, np.int64),
         "interests": np.array(candidates.interests, np.int64),
         "circles": [names[circle] for circle in candidates.circles],
-        "columns": _columns(candidates.columns),
+        "columns": read_columns(candidates.columns),
         "source": read_source(response.info),
     }
 
@@ -146,7 +146,8 @@ def part_errors(errors: Sequence[types_pb2.ItemError]) -> tuple[PartError, ...]:
     return tuple(PartError(e.index, e.code, e.field, e.message) for e in errors)
 
 
-def _columns(columns: Sequence[types_pb2.Column]) -> Mapping[str, ColumnValues]:
+def read_columns(columns: Sequence[types_pb2.Column]) -> Mapping[str, ColumnValues]:
+    """Item columns by their names."""
     return {column.field: _values(column) for column in columns}
 
 

@@ -3,6 +3,7 @@
 PenchantError
  ├─ BadRequest             what the caller sent cannot be answered       INVALID_ARGUMENT
  │   ├─ UnknownItem        no such item                                  NOT_FOUND
+ │   ├─ UnknownCircle      no such circle, or none any more              NOT_FOUND
  │   ├─ UnknownField       no such column, or one that cannot be used so INVALID_ARGUMENT
  │   ├─ UnknownEvent       the dataset declares no such event            INVALID_ARGUMENT
  │   ├─ TooOld             an event from before the horizon              INVALID_ARGUMENT
@@ -40,6 +41,12 @@ class UnknownItem(BadRequest):
     """The request is about an item that the bundle does not have."""
 
     code = "UNKNOWN_ITEM"
+
+
+class UnknownCircle(BadRequest):
+    """The bundle has no circle or district of that id; the message says what became of it."""
+
+    code = "UNKNOWN_CIRCLE"
 
 
 class UnknownField(BadRequest):

@@ -5,6 +5,7 @@ requests in flight.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -16,6 +17,7 @@ from model.bundle import Bundle
 from model.errors import BundleRejected
 from model.items import Hashes
 from model.past import conversions
+from serving.circles import CircleMap
 from serving.domain import AnyOf
 from serving.encoder import ItemTower, UserTower
 from serving.index.base import DeviceName, IndexName
@@ -87,6 +89,11 @@ class Generation:
             if name in bundle.items.table.column_names
             and not _is_vector(bundle.items.table.schema.field(name).type)
         }
+
+    @cached_property
+    def circles(self) -> CircleMap:
+        """The bundle's circles by their ids; made when they are first asked for."""
+        return CircleMap(self.bundle)
 
     @property
     def columns(self) -> Sequence[str]:

@@ -13,7 +13,13 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from interest.v1 import admin_service_pb2, ingest_service_pb2, retrieval_service_pb2, types_pb2
+from interest.v1 import (
+    admin_service_pb2,
+    circle_service_pb2,
+    ingest_service_pb2,
+    retrieval_service_pb2,
+    types_pb2,
+)
 from model.errors import PenchantError
 from serving import stages
 from serving.calls import CallExecutor
@@ -30,7 +36,8 @@ RETRY_AFTER = 0.1
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
-OURS = frozenset({RETRIEVAL, INGEST, ADMIN})
+CIRCLES = circle_service_pb2.DESCRIPTOR.services_by_name["CircleService"].full_name
+OURS = frozenset({RETRIEVAL, INGEST, ADMIN, CIRCLES})
 """The services whose calls are told of, and waited for by a drain. Load balancers ask for health
 every second, to the end."""
 
@@ -41,8 +48,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each RPC at its first call, and hands out the wrapped handler from then on.
 
     Retrieval and ingest have their call threads: writes that wait for the disk hold up no answers.
-    Health, status and reflection have two threads each: a worker whose call threads are all busy
-    still says that it lives.
+    Circles, status, health and reflection have two threads each: a worker whose call threads are
+    all busy still says that it lives.
     """
 
     def __init__(self, executors: Mapping[str, CallExecutor], telemetry: Telemetry) -> None:

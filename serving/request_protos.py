@@ -10,7 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from interest.v1 import ingest_service_pb2, retrieval_service_pb2, types_pb2
+from interest.v1 import (
+    circle_service_pb2,
+    ingest_service_pb2,
+    retrieval_service_pb2,
+    types_pb2,
+)
 from serving.checks import between
 from serving.config import Limits
 from serving.domain import (
@@ -121,6 +126,13 @@ def embed_request(
         time_us=proto.time_us,
         budget=budget,
     )
+
+
+def circle_queries(
+    proto: circle_service_pb2.GetUserCirclesRequest, limits: Limits
+) -> list[UserQuery]:
+    """Whom a GetUserCircles asks about."""
+    return _queries(proto.queries, limits)
 
 
 def embed_items_request(

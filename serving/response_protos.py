@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from interest.v1 import retrieval_service_pb2, types_pb2
+from interest.v1 import circle_service_pb2, retrieval_service_pb2, types_pb2
 from model.histories import NO_TIME
 from serving.domain import Candidates, PartError, Slates
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.rank.slate import REASONS
 from serving.readers import MAX_ERRORS, Reader
+
+Int64 = npt.NDArray[np.int64]
 
 
 def put_candidates(
@@ -34,8 +37,13 @@ def put_candidates(
     target.interests.extend(candidates.interests.tolist())
     target.circles.extend(circles)
     target.circle_names.extend(names)
+    put_columns(target.columns, candidates.rows, catalogue, fields)
+
+
+def put_columns(target: Any, rows: Int64, catalogue: Catalogue, fields: Sequence[str]) -> None:
+    """Fill in the item columns `fields` of rows (each >= 0). target: a repeated field of Column."""
     for name in fields:
-        _put_column(target.columns.add(field=name), catalogue.column(name, candidates.rows))
+        _put_column(target.add(field=name), catalogue.column(name, rows))
 
 
 def _put_column(target: types_pb2.Column, values: pa.Array) -> None:
@@ -69,7 +77,8 @@ def put_provenance(
 def put_readers(
     target: retrieval_service_pb2.RetrieveResponse
     | retrieval_service_pb2.RecommendResponse
-    | retrieval_service_pb2.EmbedUsersResponse,
+    | retrieval_service_pb2.EmbedUsersResponse
+    | circle_service_pb2.GetUserCirclesResponse,
     readers: Sequence[Reader],
 ) -> None:
     """Fill in what is said about each query's user."""

@@ -31,6 +31,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 
 REPEATABLE = frozenset(
     {"EmbedItems", "EmbedUsers", "FindSimilar", "GetStatus"}
+    | {"GetCircle", "GetUserCircles", "ListCircles"}
     | {"ListGenerations", "ListUsers", "Recommend", "Rerank", "Retrieve"}
     | {"DeleteItems", "DeleteUser", "RecordEvents", "UpsertItems"}
 )

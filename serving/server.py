@@ -23,6 +23,8 @@ from grpc_reflection.v1alpha import reflection
 from interest.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    circle_service_pb2,
+    circle_service_pb2_grpc,
     ingest_service_pb2,
     ingest_service_pb2_grpc,
     retrieval_service_pb2,
@@ -31,6 +33,7 @@ from interest.v1 import (
 from model.errors import PenchantError
 from serving.admin_servicer import AdminServicer
 from serving.calls import CallExecutor
+from serving.circle_servicer import CircleServicer
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait, stop_listening, wait_until_quiet
 from serving.health import SERVICE_NAME, HealthServicer
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 SERVICES: tuple[str, ...] = (
     retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
     ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
+    circle_service_pb2.DESCRIPTOR.services_by_name["CircleService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 
@@ -96,6 +100,9 @@ class WorkerServer:
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(
             IngestServicer(runtime, worker=worker),
             self._server,
+        )
+        circle_service_pb2_grpc.add_CircleServiceServicer_to_server(
+            CircleServicer(runtime, worker=worker), self._server
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(runtime, worker=worker), self._server

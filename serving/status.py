@@ -19,6 +19,7 @@ from serving.errors import (
     ServerUnavailable,
     StoreUnavailable,
     TooOld,
+    UnknownCircle,
     UnknownEvent,
     UnknownField,
     UnknownItem,
@@ -31,6 +32,7 @@ MAX_MESSAGE_BYTES = 1024
 TABLE: dict[type[PenchantError], tuple[str, grpc.StatusCode]] = {
     BadRequest: (BadRequest.code, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownItem: (UnknownItem.code, grpc.StatusCode.NOT_FOUND),
+    UnknownCircle: (UnknownCircle.code, grpc.StatusCode.NOT_FOUND),
     UnknownField: (UnknownField.code, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownEvent: (UnknownEvent.code, grpc.StatusCode.INVALID_ARGUMENT),
     TooOld: (TooOld.code, grpc.StatusCode.INVALID_ARGUMENT),

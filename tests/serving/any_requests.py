@@ -3,8 +3,13 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from interest.v1 import admin_service_pb2, retrieval_service_pb2, types_pb2
-from tests.serving.raw_calls import ADMIN, RETRIEVAL
+from interest.v1 import (
+    admin_service_pb2,
+    circle_service_pb2,
+    retrieval_service_pb2,
+    types_pb2,
+)
+from tests.serving.raw_calls import ADMIN, CIRCLE, RETRIEVAL
 from tests.serving.tiny import DIM, item_id
 
 text = st.text(max_size=8) | st.sampled_from(
@@ -141,7 +146,28 @@ embed_items_request = st.builds(
         max_size=2,
     ),
 )
+list_circles_request = st.builds(
+    circle_service_pb2.ListCirclesRequest,
+    level=st.sampled_from(["", "circle", "district"]) | text,
+    district_id=st.none() | st.integers(0, 2**32 - 1),
+    page_size=st.integers(0, 2**32 - 1) | st.just(3),
+    page_token=st.sampled_from(["", "circle-1", "district-99999999999"]) | text,
+)
+get_circle_request = st.builds(
+    circle_service_pb2.GetCircleRequest,
+    circle_id=st.integers(0, 3) | st.integers(0, 2**32 - 1),
+    fields=st.lists(text, max_size=2),
+)
+user_circles_request = st.builds(
+    circle_service_pb2.GetUserCirclesRequest,
+    queries=st.lists(query, max_size=3),
+    n=st.integers(0, 5) | st.integers(0, 2**32 - 1),
+    time_us=st.integers(-(2**63), 2**63 - 1) | st.just(0),
+)
 anything = st.one_of(
+    st.tuples(st.just("ListCircles"), list_circles_request.map(lambda m: m.SerializeToString())),
+    st.tuples(st.just("GetCircle"), get_circle_request.map(lambda m: m.SerializeToString())),
+    st.tuples(st.just("GetUserCircles"), user_circles_request.map(lambda m: m.SerializeToString())),
     st.tuples(st.just("Retrieve"), retrieve_request.map(lambda m: m.SerializeToString())),
     st.tuples(st.just("FindSimilar"), similar_request.map(lambda m: m.SerializeToString())),
     st.tuples(st.just("EmbedUsers"), embed_request.map(lambda m: m.SerializeToString())),
@@ -156,5 +182,5 @@ anything = st.one_of(
             page_token=text | st.integers().map(str),
         ).map(lambda m: m.SerializeToString()),
     ),
-    st.tuples(st.sampled_from(sorted(ADMIN | RETRIEVAL)), st.binary(max_size=60)),
+    st.tuples(st.sampled_from(sorted(ADMIN | CIRCLE | RETRIEVAL)), st.binary(max_size=60)),
 )

@@ -6,10 +6,16 @@ from typing import Any
 
 import grpc
 
-from interest.v1 import admin_service_pb2, retrieval_service_pb2, types_pb2
+from interest.v1 import (
+    admin_service_pb2,
+    circle_service_pb2,
+    retrieval_service_pb2,
+    types_pb2,
+)
 from serving.status import DETAIL_KEY
 
 ADMIN = set(admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name)
+CIRCLE = set(circle_service_pb2.DESCRIPTOR.services_by_name["CircleService"].methods_by_name)
 RETRIEVAL = set(
     retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].methods_by_name
 )
@@ -23,7 +29,7 @@ def raw_calls(address: str) -> Iterator[RawCall]:
     with grpc.insecure_channel(address) as channel:
 
         def send(rpc: str, data: bytes) -> tuple[grpc.StatusCode, types_pb2.ErrorDetail, bytes]:
-            service = "Admin" if rpc in ADMIN else "Retrieval"
+            service = "Admin" if rpc in ADMIN else "Circle" if rpc in CIRCLE else "Retrieval"
             method = channel.unary_unary(f"/interest.v1.{service}Service/{rpc}", None, None)
             try:
                 answer = method(data, timeout=10)
