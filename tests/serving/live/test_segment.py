@@ -64,7 +64,7 @@ def test_a_large_segment_is_searched_in_lists_of_its_own(world: World, tmp_path:
     rows = np.stack([row[np.argsort(-score)] for row, score in found])
     assert recall_at(rows, exact) > 0.985
     # Only what is better than what was found elsewhere.
-    floors = (scores[:, 9] + scores[:, 10]) / 2
+    floors = ((scores[:, 9] + scores[:, 10]) / 2).astype(np.float32)
     for (few, few_scores), floor in zip(
         segment.better(users, floors, k, (), ()), floors, strict=True
     ):
