@@ -17,7 +17,9 @@ from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.rank.costs import Costs
 from serving.rank.parts import parts, together
-from serving.rank.slate import Floor, Group, Slate, arrange
+from serving.rank.floors import Floor
+from serving.rank.places import Group
+from serving.rank.slate import Slate, arrange
 from serving.rank.value import ValueRanker
 from serving.readers import Reader, times_as_trained
 from serving.stages import stage
