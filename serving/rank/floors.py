@@ -9,7 +9,7 @@ need only keep a least number of each. Pure functions over arrays. Knows no caps
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 _FEW = 10
-_MOST_STEPS = 2000
-"""Of one size; each gains something, so that they end before."""
+_FEW_CLASSES = 9
+"""Exchanges of two for two are tried where there are no more classes: there are 756 then."""
+_GAIN = 1e-9
+"""What gains less is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,38 +119,56 @@ def _best_counts(
     most = np.minimum(sizes, k)
     kept = np.bincount(of[:k], minlength=num)
     floors = np.concatenate([np.zeros((1, len(wanted)), np.int64), classes.members])
-    every = np.arange(num)
+    every, between = np.arange(num), floors[:, np.newaxis] - floors
     # More than any exchange for one item more of a floor can cost.
     unmet = 4.0 * float(best[0] - best[-1]) + 1e-6 if len(best) else 1.0
 
     def worth(counts: Int64) -> Float64:
+        """Of each row of counts: its sum of values, less what is unmet; -inf where impossible."""
         inside = (counts >= 0) & (counts <= most)
         found = sums[every, np.where(inside, counts, 0)].sum(axis=1)
         found -= unmet * np.maximum(wanted - counts @ floors, 0).sum(axis=1)
         return np.where(inside.all(axis=1), found, -np.inf)
 
-    now = float(worth(kept[np.newaxis])[0])
-    for step in (16, 8, 4, 2, 1, 0):
-        moves = _moves(num, pairs=step == 0) * max(step, 1)
-        for _ in range(_MOST_STEPS if len(moves) else 0):
-            after = kept + moves
-            found = worth(after)
-            best_move = int(found.argmax())
-            if found[best_move] <= now + 1e-9:
-                break
-            kept, now = after[best_move], float(found[best_move])
+    def exchanged(step: int) -> bool:
+        """The best exchange of so many of one class for as many of another, where one gains."""
+        here = sums[every, kept]
+        into = np.where(
+            kept + step <= most, sums[every, np.minimum(kept + step, k)] - here, -np.inf
+        )
+        out = np.where(kept >= step, here - sums[every, np.maximum(kept - step, 0)], np.inf)
+        lacking = wanted - kept @ floors
+        lacks = np.maximum(lacking + step * between, 0).sum(axis=2)
+        lacks -= int(np.maximum(lacking, 0).sum())
+        gain = into - out[:, np.newaxis] - unmet * lacks
+        gain[every, every] = -np.inf
+        best = int(gain.argmax())
+        giver, taker = divmod(best, num)
+        if gain[giver, taker] <= _GAIN:
+            return False
+        kept[giver] -= step
+        kept[taker] += step
+        return True
+
+    for step in (16, 4, 1):
+        while exchanged(step):
+            pass
+    while num <= _FEW_CLASSES:
+        after = kept + _pairs(num)
+        found = worth(after)
+        if not len(found) or found.max() <= worth(kept[np.newaxis])[0] + _GAIN:
+            break
+        kept = after[int(found.argmax())]
+        while exchanged(1):
+            pass
     return kept
 
 
 @lru_cache(maxsize=32)
-def _moves(num: int, *, pairs: bool) -> Int64:
-    """[n, num] exchanges of one item for one between classes; pairs: of two for two as well."""
+def _pairs(num: int) -> Int64:
+    """[n, num] exchanges of two items for two, of four classes."""
     moves = []
-    for ends in permutations(range(num), 2):
-        move = np.zeros(num, np.int64)
-        move[list(ends)] = 1, -1
-        moves.append(move)
-    for four in combinations(range(num), 4) if pairs else ():
+    for four in combinations(range(num), 4):
         for out in combinations(four, 2):
             move = np.zeros(num, np.int64)
             move[list(four)], move[list(out)] = 1, -1

@@ -1,7 +1,7 @@
 """Which candidates may still be given a place: what caps have closed, and what floors still need.
 
 One slate's state while it is filled, in plain lists: a slate is filled place by place, and for one
-place a list is read ten times as fast as an array. Knows no values beyond what floors need them for.
+place a list is read ten times as fast as an array. Knows values only as far as floors need them.
 """
 
 from collections.abc import Sequence
@@ -42,16 +42,10 @@ class Places:
         """How many of the places left floors need."""
         self._values, self._floors = values, floors
         self._lacks = [floor.least for floor in floors]
-        self._caps = [(group.codes.tolist(), group.most, dict[int, list[int]]()) for group in caps]
-        self._seen: list[dict[int, int]] = [{} for _ in caps]
-        for codes, _, members in self._caps:
-            for place, code in enumerate(codes):
-                if code in members:
-                    members[code].append(place)
-                else:
-                    members[code] = [place]
+        self._caps = [(group.codes.tolist(), group, dict[int, int]()) for group in caps]
         self._held: frozenset[int] = frozenset()
         self._classes: Classes | None = None
+        self._floors_of: list[list[int]] = []
         self._needs: list[int] = []
         self._there: list[int] = []
         self.class_of: list[int] = [-1] * num
@@ -59,6 +53,7 @@ class Places:
         if floors:
             self._classes = classes_of(floors)
             self.class_of = self._classes.of.tolist()
+            self._floors_of = [np.flatnonzero(one).tolist() for one in self._classes.members]
             self._reserve()
 
     def hold(self, places: Sequence[int]) -> None:
@@ -96,20 +91,19 @@ class Places:
             if self._needs[of] > 0:
                 self._needs[of] -= 1
                 self.needed -= 1
-            assert self._classes is not None
-            for f, counts in enumerate(self._classes.members[of].tolist()):
-                self._lacks[f] -= counts
+            for floor in self._floors_of[of]:
+                self._lacks[floor] -= 1
         return [] if place in self._held else self._count(place)
 
     def _count(self, place: int) -> list[int]:
         """Count a candidate for each cap; returns those that a cap closes."""
         closed: list[int] = []
-        for (codes, most, members), seen in zip(self._caps, self._seen, strict=True):
+        for codes, group, seen in self._caps:
             code = codes[place]
             if code >= 0:
-                seen[code] = number = seen.get(code, 0) + 1
-                if number == most:
-                    closed += members[code]
+                number = seen[code] = seen.get(code, 0) + 1
+                if number == group.most:
+                    closed += np.flatnonzero(group.codes == code).tolist()
         if not closed:
             return closed
         gone, held = self.gone, self._held

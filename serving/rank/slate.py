@@ -73,8 +73,7 @@ def arrange(
     """
     k = min(k, len(values))
     if not diversity and not caps and not floors:
-        places = np.argsort(-values, kind="stable")[:k]
-        return Slate(places, np.full(k, _VALUE), ())
+        return Slate(np.argsort(-values, kind="stable")[:k], np.full(k, _VALUE), ())
 
     def filled(floors: Sequence[Floor], held: Sequence[int] = ()) -> tuple[list[int], list[int]]:
         state = Places(values, k, caps, floors)

@@ -260,7 +260,8 @@ def kernel(values: np.ndarray, vectors: np.ndarray, strength: float) -> np.ndarr
     worth /= max(worth.max(), 1e-300)
     quality = np.exp((1 - strength) / (2 * strength) * worth)
     likeness = (1 - RIDGE) * unit @ unit.T + RIDGE * np.eye(len(values))
-    return quality[:, None] * likeness * quality
+    found: np.ndarray = quality[:, None] * likeness * quality
+    return found
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
