@@ -133,6 +133,8 @@ class RetrieveRequest:
     """Kinds of which so many candidates are wanted beside the k best of all; not in the proto."""
     origins: tuple[tuple[str, int], ...] = ()
     """As kinds; of serving/origins.py's ORIGINS. Not in the proto."""
+    floors: tuple[tuple["ExposureFloor", int], ...] = ()
+    """As kinds; of the groups of exposure floors. Not in the proto."""
     exclude_converted: bool = False
     """As exclude_seen, of what the user converted on alone; not in the proto."""
     engaged: int = 0

@@ -26,16 +26,11 @@ from serving.domain import (
 from serving.engaged import engaged
 from serving.errors import Cancelled, StoreUnavailable, UnknownItem
 from serving.live.catalogue import Catalogue
-from serving.origins import (
-    ORIGINS,
-    candidate_origins,
-    centroids_to_search,
-    reader_origins,
-)
 from serving.rank.costs import Costs, new_costs
 from serving.readers import NOTHING, Reader, Readers, times_as_trained
 from serving.stages import stage
 from serving.store.base import UserStore
+from serving.wanted import Wanted
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -136,8 +131,8 @@ class Pipeline:
             for request, answer in some:
                 for kind, least in request.kinds:
                     self._add_kind(request, answer, kind, least)
-                if request.origins:
-                    self._add_origins(request, answer)
+                if request.origins or request.floors:
+                    self._add_wanted(request, answer)
                 if request.engaged and answer.candidates is not None:
                     added = engaged(request, answer.readers, answer.vectors, self._catalogue)
                     answer.candidates = with_extra(answer.candidates, added)
@@ -235,61 +230,26 @@ class Pipeline:
         assert extra.candidates is not None
         answer.candidates = with_extra(found, extra.candidates)
 
-    def _add_origins(self, request: RetrieveRequest, answer: Answer) -> None:
-        """Let every query of a request have so many candidates of each origin, where its circles
-        hold such; a user's own interests find few of what they do not know yet.
-
-        Those that the search by interests did not find come after it.
-        """
-        catalogue, found = self._catalogue, answer.candidates
-        assert found is not None
-        queries = range(len(answer.readers))
-        tables = [
-            reader_origins(catalogue, reader, now)
-            for reader, now in zip(answer.readers, answer.now.tolist(), strict=True)
-        ]
-        owners = np.repeat(np.arange(len(found.counts)), found.counts)
-        origins = candidate_origins(catalogue, answer.readers, answer.now, found)
+    def _add_wanted(self, request: RetrieveRequest, answer: Answer) -> None:
+        """Let every query of a request have candidates of the origins and groups that it wants."""
+        assert answer.candidates is not None
         excluded = [
             self._excluded(query.exclude_item_ids, request, reader)
             for query, reader in zip(request.queries, answer.readers, strict=True)
         ]
-        for name, least in request.origins:
-            origin = ORIGINS.index(name)
-            have = np.bincount(owners[origins == origin], minlength=len(queries))
-            centroids = [
-                centroids_to_search(catalogue.generation, tables[i], origin, answer.vectors[i])
-                for i in queries
-            ]
-            short = [i for i in queries if have[i] < least and len(centroids[i])]
-            if not short:
-                continue
-            k = self._width(least)
-            near, _, _ = self._nearest(
-                [centroids[i] for i in short],
-                [excluded[i] for i in short],
-                request.filters,
-                k,
-                hurries=False,
-            )
-            rows = np.full((len(queries), k), -1)
-            for place, i in enumerate(short):
-                mine = near[place][near[place] >= 0]
-                mine = mine[tables[i][catalogue.codes_of("circle", mine)] == origin]
-                rows[i, : len(mine)] = mine
-            found = with_extra(found, self._scored(rows, answer.vectors))
-        answer.candidates = found
-
-    def _scored(self, rows: Int64, vectors: Sequence[Float32]) -> Candidates:
-        """Candidates [Q, k], -1 for none, by their best inner product with the interests."""
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        interests = np.zeros(rows.shape, np.int32)
-        for i, wanted in enumerate(vectors):
-            num = int(np.count_nonzero(rows[i] >= 0))
-            products = self._catalogue.vectors_of(rows[i, :num]) @ wanted.T
-            if num:
-                scores[i, :num], interests[i, :num] = products.max(axis=1), products.argmax(axis=1)
-        return flat(rows, scores, interests)
+        wanted = Wanted(
+            self._catalogue,
+            request,
+            answer.readers,
+            answer.vectors,
+            answer.now,
+            excluded,
+            lambda vectors, out, filters, k: self._nearest(vectors, out, filters, k, False)[0],
+        )
+        if request.origins:
+            answer.candidates = wanted.with_origins(answer.candidates)
+        if request.floors:
+            answer.candidates = wanted.with_groups(answer.candidates)
 
     def _nearest(
         self,

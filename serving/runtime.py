@@ -305,6 +305,10 @@ class Runtime:
             origins=tuple(
                 (one.origin, least_of(one.share, num_candidates)) for one in request.slate.origins
             ),
+            floors=tuple(
+                (floor, max(least_of(floor.share, num_candidates), floor.least))
+                for floor in request.slate.floors
+            ),
             budget=request.budget,
         )
 
