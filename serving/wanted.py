@@ -30,8 +30,8 @@ Search = Callable[[Sequence[Float32], Sequence[Int64], tuple[Filter, ...], int],
 """Vectors [M, D] and excluded rows of each of Q queries, filters, k → rows [Q, k], -1 for none."""
 
 DEEPER = 4
-"""Of an origin so many times what is wanted is looked at; a group that no filter names is looked for
-among so many times the candidates."""
+"""Of an origin so many times what is wanted is looked at; a group that no filter names is looked
+for among so many times the candidates."""
 
 
 class Wanted:

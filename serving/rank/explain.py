@@ -50,7 +50,7 @@ _ENGAGED, _CONVERTED = ("looked at", "看过"), ("bought", "买过")
 _BECAUSE = ("because you {verb} {what}", "因为你{verb}{what}")
 _ONCE = ("because you once {verb} {what}", "因为你曾经{verb}{what}")
 _CLOSE = ("close to {what}, which you {verb}", "和你{verb}的{what}相近")
-_NEW = ("something new, a step away from {what}", "一种新的兴趣，离{what}不远")
+_NEW = ("something new, nearest to {what}", "一种新的兴趣，离{what}最近")
 _STRANGER = ("picked for someone new here", "为新朋友挑选")
 
 
@@ -105,7 +105,7 @@ def _of_one(
     verbs = _verbs(catalogue.generation, tongue)
     templates = [form[tongue] for form in (_BECAUSE, _ONCE, _CLOSE, _NEW)]
     return [
-        templates[form].format(verb=verbs[event], what=word)
+        templates[form].format(verb=verbs[event], what=_set(word, tongue)).strip()
         for form, event, word in zip(
             forms.tolist(), events[nearest].tolist(), what.tolist(), strict=True
         )
@@ -211,6 +211,11 @@ def _titles(catalogue: Catalogue, rows: Int64, tongue: int) -> Words:
 def _is_in(word: str, tongue: int) -> bool:
     """Whether a word is written in a language: with Chinese characters, or without any."""
     return bool(word) and any("\u4e00" <= one <= "\u9fff" for one in word) == (tongue == 1)
+
+
+def _set(word: str, tongue: int) -> str:
+    """A word as it stands in a text: Latin letters in Chinese between blanks."""
+    return f" {word} " if tongue == 1 and word.isascii() else word
 
 
 def _verbs(generation: Generation, tongue: int) -> dict[int, str]:

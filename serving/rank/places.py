@@ -4,6 +4,7 @@ One slate's state while it is filled, in plain lists: a slate is filled place by
 place a list is read ten times as fast as an array. Knows values only as far as floors need them.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,23 @@ class Group:
     most: int
 
 
+class _Members:
+    """The candidates of each value of a column, sorted once it is needed."""
+
+    def __init__(self, group: Group) -> None:
+        self.most, self._codes = group.most, group.codes
+        self._order: list[int] = []
+        self._sorted: list[int] = []
+
+    def of(self, code: int) -> list[int]:
+        """The candidates with this value."""
+        if not self._order:
+            order = np.argsort(self._codes, kind="stable")
+            self._order, self._sorted = order.tolist(), self._codes[order].tolist()
+        start = bisect_left(self._sorted, code)
+        return self._order[start : bisect_right(self._sorted, code, start)]
+
+
 class Places:
     """What is left to fill."""
 
@@ -42,7 +60,7 @@ class Places:
         """How many of the places left floors need."""
         self._values, self._floors = values, floors
         self._lacks = [floor.least for floor in floors]
-        self._caps = [(group.codes.tolist(), group, dict[int, int]()) for group in caps]
+        self._caps = [(group.codes.tolist(), _Members(group), dict[int, int]()) for group in caps]
         self._held: frozenset[int] = frozenset()
         self._classes: Classes | None = None
         self._floors_of: list[list[int]] = []
@@ -98,12 +116,12 @@ class Places:
     def _count(self, place: int) -> list[int]:
         """Count a candidate for each cap; returns those that a cap closes."""
         closed: list[int] = []
-        for codes, group, seen in self._caps:
+        for codes, members, seen in self._caps:
             code = codes[place]
             if code >= 0:
                 number = seen[code] = seen.get(code, 0) + 1
-                if number == group.most:
-                    closed += np.flatnonzero(group.codes == code).tolist()
+                if number == members.most:
+                    closed += members.of(code)
         if not closed:
             return closed
         gone, held = self.gone, self._held
