@@ -14,16 +14,19 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Diverse(Protocol):
-    """Scores of candidates; -inf for those that may not be shown any more."""
+    """Scores of candidates; -inf for those that may not be shown any more.
+
+    For each place `close`, then `shown`, after which scores hold for the next one.
+    """
 
     score: Float32
     """[C], changed in place."""
 
-    def close(self, places: Sequence[int]) -> None:
-        """These may not be given a place any more."""
+    def close(self, place: int, others: Sequence[int]) -> None:
+        """A candidate is about to be given the next place, and others may not have one for it."""
 
     def shown(self, place: int) -> None:
-        """A candidate has been given the next place."""
+        """It has been given the place."""
 
 
 class MarginalRelevance:
@@ -46,9 +49,11 @@ class MarginalRelevance:
         self._beside *= np.float32(-strength)
         self._beside += worth
 
-    def close(self, places: Sequence[int]) -> None:
+    def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
-        self.score[places] = -np.inf
+        self.score[place] = -np.inf
+        if others:
+            self.score[others] = -np.inf
 
     def shown(self, place: int) -> None:
         """See Diverse."""

@@ -53,9 +53,11 @@ class Determinant:
         self._change: Float32 = np.empty_like(self._inverse)
         self._above: deque[int] = deque()
 
-    def close(self, places: Sequence[int]) -> None:
+    def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
-        self._worth[places] = self.score[places] = -np.inf
+        self._worth[place] = -np.inf
+        if others:
+            self._worth[others] = -np.inf
 
     def shown(self, place: int) -> None:
         """See Diverse."""

@@ -22,6 +22,9 @@ Int64 = npt.NDArray[np.int64]
 _FEW = 10
 _FEW_CLASSES = 9
 """Exchanges of two for two are tried where there are no more classes: there are 756 then."""
+_STEPS = (4, 1)
+_NEVER = 1e30
+"""Stands for infinity where infinity less infinity would be NaN."""
 _GAIN = 1e-9
 """What gains less is rounding."""
 
@@ -103,65 +106,75 @@ def _best_counts(
 ) -> Int64:
     """[1 + K] how many of no class, and of each class, the best set of k has.
 
-    Exchanges of several items at once come first, of one at a time last, and those last decide.
+    Begins with a guess. Exchanges of several items at once come first, of one at a time last, and
+    those last decide.
     """
     num = len(classes.members) + 1
     order = np.flatnonzero(allowed)
     order = order[np.argsort(-values[order], kind="stable")]
     k = min(k, len(order))
     of, best = classes.of[order] + 1, values[order].astype(np.float64)
-    sizes = np.bincount(of, minlength=num)
-    # Row c: what the best 0, 1, … of class c add up to.
-    sums = np.zeros((num, k + 1))
+    # Row c: what the best 0, 1, … of class c add up to, and on both sides what cannot be.
+    sums = np.full((num, k + 2 * _STEPS[0] + 1), -_NEVER)
+    sums[:, _STEPS[0]] = 0.0
     for c in range(num):
         mine = np.cumsum(best[of == c][:k])
-        sums[c, 1 : len(mine) + 1] = mine
-    most = np.minimum(sizes, k)
-    kept = np.bincount(of[:k], minlength=num)
+        sums[c, _STEPS[0] + 1 : _STEPS[0] + 1 + len(mine)] = mine
+    every, same = np.arange(num), np.where(np.eye(num, dtype=bool), _NEVER, 0.0)
     floors = np.concatenate([np.zeros((1, len(wanted)), np.int64), classes.members])
-    every, between = np.arange(num), floors[:, np.newaxis] - floors
+    between = floors[:, np.newaxis] - floors
     # More than any exchange for one item more of a floor can cost.
     unmet = 4.0 * float(best[0] - best[-1]) + 1e-6 if len(best) else 1.0
+    kept = _guess(of, k, floors, wanted)
 
-    def worth(counts: Int64) -> Float64:
-        """Of each row of counts: its sum of values, less what is unmet; -inf where impossible."""
-        inside = (counts >= 0) & (counts <= most)
-        found = sums[every, np.where(inside, counts, 0)].sum(axis=1)
-        found -= unmet * np.maximum(wanted - counts @ floors, 0).sum(axis=1)
-        return np.where(inside.all(axis=1), found, -np.inf)
-
-    def exchanged(step: int) -> bool:
+    def exchanged(step: int, changes: Int64) -> bool:
         """The best exchange of so many of one class for as many of another, where one gains."""
-        here = sums[every, kept]
-        into = np.where(
-            kept + step <= most, sums[every, np.minimum(kept + step, k)] - here, -np.inf
-        )
-        out = np.where(kept >= step, here - sums[every, np.maximum(kept - step, 0)], np.inf)
-        lacking = wanted - kept @ floors
-        lacks = np.maximum(lacking + step * between, 0).sum(axis=2)
-        lacks -= int(np.maximum(lacking, 0).sum())
-        gain = into - out[:, np.newaxis] - unmet * lacks
-        gain[every, every] = -np.inf
-        best = int(gain.argmax())
-        giver, taker = divmod(best, num)
-        if gain[giver, taker] <= _GAIN:
+        at = kept + _STEPS[0]
+        here, lacking = sums[every, at], wanted - kept @ floors
+        gain = (sums[every, at + step] - here) - (here - sums[every, at - step])[:, np.newaxis]
+        gain -= unmet * np.maximum(lacking + changes, 0).sum(axis=2)
+        gain -= same
+        giver, taker = divmod(int(gain.argmax()), num)
+        if gain[giver, taker] + unmet * int(np.maximum(lacking, 0).sum()) <= _GAIN:
             return False
         kept[giver] -= step
         kept[taker] += step
         return True
 
-    for step in (16, 4, 1):
-        while exchanged(step):
+    for step in _STEPS:
+        changes = step * between
+        while exchanged(step, changes):
             pass
-    while num <= _FEW_CLASSES:
-        after = kept + _pairs(num)
-        found = worth(after)
-        if not len(found) or found.max() <= worth(kept[np.newaxis])[0] + _GAIN:
+    while 4 <= num <= _FEW_CLASSES:
+        after = np.concatenate([kept[np.newaxis], kept + _pairs(num)])
+        found = sums[every, after + _STEPS[0]].sum(axis=1)
+        found -= unmet * np.maximum(wanted - after @ floors, 0).sum(axis=1)
+        move = int(found.argmax())
+        if found[move] <= found[0] + _GAIN:
             break
-        kept = after[int(found.argmax())]
-        while exchanged(1):
+        kept = after[move]
+        while exchanged(1, between):
             pass
     return kept
+
+
+def _guess(of: Int64, k: int, floors: Bool | Int64, wanted: Int64) -> Int64:
+    """[num] a set of k that is nearly the best: the best k, where for each floor in turn the best
+    members that it lacks take the places of the worst items of no class.
+
+    of: [n] each item's class, best first, 0 for none. floors: [num, F].
+    """
+    taken = np.arange(len(of)) < k
+    for f, least in enumerate(wanted.tolist()):
+        is_member = floors[of, f] > 0
+        lacks = least - int(np.count_nonzero(taken & is_member))
+        if lacks > 0:
+            taken[np.flatnonzero(is_member & ~taken)[:lacks]] = True
+            taken[np.flatnonzero(taken & (of == 0))[-lacks:]] = False
+    surplus = int(np.count_nonzero(taken)) - k
+    if surplus > 0:
+        taken[np.flatnonzero(taken)[-surplus:]] = False
+    return np.bincount(of[taken], minlength=len(floors))
 
 
 @lru_cache(maxsize=32)

@@ -148,7 +148,7 @@ def _diverse(values: Float32, state: Places, scores: Diverse) -> tuple[list[int]
         else:
             reasons.append(REASONS.index(state.reason(place)) if forced else _DIVERSITY)
         places.append(place)
-        scores.close([place, *state.take(place)])
+        scores.close(place, state.take(place))
         if state.left:
             scores.shown(place)
     return places, reasons

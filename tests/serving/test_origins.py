@@ -27,7 +27,7 @@ DAY_US = 86_400_000_000
 START_US = int(START.timestamp() * 1e6)
 NOW_US = START_US + 400 * DAY_US
 LATER_US = START_US + 30 * DAY_US
-"""So long after what user-011 did, the chances of the fixture's model are neither all 0 nor all 1."""
+"""So long after what user-011 did, chances of the fixture are neither all 0 nor all 1."""
 
 
 @pytest.fixture(scope="module")
