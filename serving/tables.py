@@ -47,7 +47,7 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
     }
     title = f"For {who}"
     # Rich cuts the last columns away where all do not fit.
-    if sum(map(_room, columns, columns.values())) <= console.width:
+    if _EDGES + sum(map(_room, columns, columns.values())) <= console.width:
         console.print(_table(title, columns))
     else:
         why = {name: columns.pop(name) for name in ("score", "circle", "interest", "from")}
@@ -88,7 +88,7 @@ def print_recommended(shown: Recommended, who: str, console: Console) -> None:
     }
     title = f"For {who}"
     everything = {**places, **slate, **why, **origins, **circles}
-    if sum(map(_room, everything, everything.values())) <= console.width:
+    if _EDGES + sum(map(_room, everything, everything.values())) <= console.width:
         console.print(_table(title, everything))
     else:
         console.print(_table(title, {**places, **slate, **circles}))
@@ -152,6 +152,8 @@ _FOLDED = {"title": 20, "circle": 12, "why": 24}
 """Columns of texts that may take several lines, and the least width they need."""
 _BETWEEN = 2
 """Blanks between two columns."""
+_EDGES = 2
+"""And before the first and after the last."""
 
 
 def _places(item_ids: Sequence[str]) -> dict[str, Sequence[str]]:

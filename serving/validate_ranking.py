@@ -19,8 +19,9 @@ from serving.domain import (
 from serving.errors import BadRequest, UnknownField
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
-from serving.origins import ORIGINS
+from serving.origins import MOST_CIRCLES, ORIGINS
 from serving.rank.explain import LANGUAGES
+from serving.rank.rules import least_of
 from serving.rank.slate import METHODS
 from serving.validate import (
     check_fields,
@@ -32,6 +33,7 @@ from serving.validate import (
     most_rows,
     num_vectors,
 )
+from serving.wanted import DEEPER
 
 MOST_FLOORS = 12
 """Kinds, origins and exposure floors of one slate: what each combination of them needs is worked
@@ -52,6 +54,7 @@ def check_recommend(request: RecommendRequest, limits: Limits, catalogue: Catalo
     check_objective(request.objective, limits, generation)
     check_queries(request.queries, limits, generation)
     check_search(num_vectors(request.queries, generation), request.num_candidates, limits)
+    _check_wanted(request, limits, generation)
     check_filters(request.filters, limits, generation)
     num_rows = len(request.queries) * most_rows(request.k, catalogue)
     check_fields(request.fields, num_rows, limits, generation)
@@ -59,6 +62,17 @@ def check_recommend(request: RecommendRequest, limits: Limits, catalogue: Catalo
     _check_weights(request.weights, generation)
     _check_slate(request.slate, limits, generation)
     _check_language(request.language)
+
+
+def _check_wanted(request: RecommendRequest, limits: Limits, generation: Generation) -> None:
+    """What is searched for beside the candidates of each user's own interests."""
+    slate, num = request.slate, request.num_candidates
+    if any(isinstance(floor.group, NewItems | SmallCreators) for floor in slate.floors):
+        check_search(num_vectors(request.queries, generation), DEEPER * num, limits)
+    share = max((one.share for one in slate.origins), default=0.0)
+    if 0 < share <= 1:  # else it is refused for that
+        each = len(request.queries) * MOST_CIRCLES
+        check_search(each, DEEPER * least_of(share, num), limits)
 
 
 def check_rerank(request: RerankRequest, limits: Limits, generation: Generation) -> None:
