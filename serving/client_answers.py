@@ -52,6 +52,7 @@ def read_recommended(response: retrieval_service_pb2.RecommendResponse) -> Recom
     why = response.provenance
     heads, reasons = list(why.heads), list(why.reason_names)
     chances = np.array(why.chances, np.float32).reshape(-1, max(len(heads), 1))
+    costs = np.array(why.costs, np.float32).reshape(-1, max(len(why.cost_names), 1))
     return Recommended(
         **read_found(response),
         values=np.array(why.values, np.float32),
@@ -59,6 +60,10 @@ def read_recommended(response: retrieval_service_pb2.RecommendResponse) -> Recom
         retrieval_ranks=np.array(why.retrieval_ranks, np.int64),
         value_ranks=np.array(why.value_ranks, np.int64),
         reasons=[reasons[reason] for reason in why.reasons],
+        explanations=[why.explanation_texts[place] for place in why.explanations],
+        best_values=np.array(why.best_values, np.float32),
+        costs={step: costs[:, i] for i, step in enumerate(why.cost_names)},
+        paced_shares=list(why.paced_shares),
         cold=np.array(response.cold, np.bool_),
         history_lengths=np.array(response.history_lengths, np.int64),
         errors=part_errors(response.errors),
@@ -79,6 +84,7 @@ def read_found(
         "counts": np.array(candidates.counts, np.int64),
         "interests": np.array(candidates.interests, np.int64),
         "circles": [names[circle] for circle in candidates.circles],
+        "origins": [candidates.origin_names[origin] for origin in candidates.origins],
         "columns": read_columns(candidates.columns),
         "source": read_source(response.info),
     }

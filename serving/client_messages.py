@@ -14,13 +14,16 @@ from interest.v1 import ingest_service_pb2, retrieval_service_pb2, types_pb2
 from serving.domain import (
     AnyOf,
     Event,
+    ExposureFloor,
     FeatureValue,
     Filter,
     FloatArray,
     History,
+    NewItems,
     Not,
     Range,
     SlateRules,
+    SmallCreators,
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
@@ -49,8 +52,45 @@ def ranking_messages(options: dict[str, Any]) -> dict[str, Any]:
                 message(retrieval_service_pb2.KindShare, kind=kind.kind, share=kind.share)
                 for kind in slate.kinds
             ],
+            method=slate.method,
+            window=slate.window,
+            floors=[_floor(floor) for floor in slate.floors],
+            exploration=slate.exploration,
+            seed=slate.seed,
+            origins=[
+                message(retrieval_service_pb2.OriginShare, origin=one.origin, share=one.share)
+                for one in slate.origins
+            ],
         ),
     }
+
+
+def _floor(floor: ExposureFloor) -> Message:
+    group = floor.group
+    given: dict[str, Message]
+    if isinstance(group, NewItems):
+        given = {
+            "new_items": message(
+                retrieval_service_pb2.NewItems,
+                max_age_days=group.max_age_days,
+                max_events=group.max_events,
+            )
+        }
+    elif isinstance(group, SmallCreators):
+        given = {
+            "small_creators": message(
+                retrieval_service_pb2.SmallCreators, field=group.field, tail=group.tail
+            )
+        }
+    else:
+        given = {"filter": _filter(group)}
+    return message(
+        retrieval_service_pb2.ExposureFloor,
+        share=floor.share,
+        paced=floor.paced,
+        least=floor.least,
+        **given,
+    )
 
 
 _LISTS = ("fields", "item_ids", "exclude_item_ids", "events", "timestamps_us")

@@ -131,6 +131,10 @@ class RetrieveRequest:
     time_us: int = 0
     kinds: tuple[tuple[str, int], ...] = ()
     """Kinds of which so many candidates are wanted beside the k best of all; not in the proto."""
+    origins: tuple[tuple[str, int], ...] = ()
+    """As kinds; of serving/origins.py's ORIGINS. Not in the proto."""
+    floors: tuple[tuple["ExposureFloor", int], ...] = ()
+    """As kinds; of the groups of exposure floors. Not in the proto."""
     exclude_converted: bool = False
     """As exclude_seen, of what the user converted on alone; not in the proto."""
     engaged: int = 0
@@ -160,6 +164,46 @@ class KindShare:
 
 
 @dataclass(frozen=True, slots=True)
+class NewItems:
+    """Items of which little is known; both hold where both are given."""
+
+    max_age_days: float = 0.0
+    """0: any age."""
+    max_events: int | None = None
+    """Of histories, when the bundle was made; None: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallCreators:
+    """Items of the creators who, fewest events first, have `tail` of all events together."""
+
+    field: str = "creator"
+    tail: float = 0.0
+    """Above 0, below 1; 0: 0.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureFloor:
+    """A group of items that is to get a share of the places, above 0 and at most 1."""
+
+    group: NewItems | SmallCreators | Filter
+    share: float
+    paced: bool = False
+    """False: in each slate. True: over all slates of a worker."""
+    least: int = 0
+    """With `paced`: at least so many in each slate."""
+
+
+@dataclass(frozen=True, slots=True)
+class OriginShare:
+    """At least this share of a slate, above 0 and at most 1, is of one of serving/origins.py's
+    ORIGINS."""
+
+    origin: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlateRules:
     """What a slate has to keep as a whole; see Slate in retrieval_service.proto."""
 
@@ -167,6 +211,16 @@ class SlateRules:
     """0 to 1; None: the server's default."""
     caps: tuple[Cap, ...] = ()
     kinds: tuple[KindShare, ...] = ()
+    method: str = ""
+    """`mmr` or `dpp`; empty: `mmr`."""
+    window: int = 0
+    """With `dpp`: how many of the items right above count; 0: all."""
+    floors: tuple[ExposureFloor, ...] = ()
+    exploration: float = 0.0
+    """0 to 1."""
+    seed: int = 0
+    """Of exploration; 0: another draw each time."""
+    origins: tuple[OriginShare, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,6 +237,8 @@ class RecommendRequest:
     time_us: int = 0
     weights: Mapping[str, float] = field(default_factory=dict)
     slate: SlateRules = SlateRules()
+    explain: bool = False
+    language: str = ""
     budget: Budget = NO_LIMIT
 
 
@@ -202,6 +258,8 @@ class RerankRequest:
     time_us: int = 0
     weights: Mapping[str, float] = field(default_factory=dict)
     slate: SlateRules = SlateRules()
+    explain: bool = False
+    language: str = ""
     budget: Budget = NO_LIMIT
 
 
@@ -302,7 +360,9 @@ class Slates:
 
     values: [n] float32. chances: [n, T] float32, T = 0 without a value model. retrieval_ranks,
     value_ranks: [n] int64, from 0 within the slate's candidates. reasons: [n] int64, into
-    serving/rank/slate.py's REASONS.
+    serving/rank/slate.py's REASONS. best_values: [Q], what the best k of each query's candidates
+    add up to. costs: [Q, S], what each of serving/rank/compose.py's STEPS gave up of that.
+    paced_shares: what share the group of each paced floor has had lately.
     """
 
     candidates: Candidates
@@ -311,6 +371,9 @@ class Slates:
     retrieval_ranks: IntArray
     value_ranks: IntArray
     reasons: IntArray
+    best_values: FloatArray
+    costs: FloatArray
+    paced_shares: Sequence[float] = ()
     errors: Sequence[PartError] = ()
     left_out: tuple[str, ...] = ()
     """Of serving/rank/costs.py's DEGRADATIONS, what was skipped to meet the deadline."""
@@ -324,6 +387,9 @@ class Slates:
             self.retrieval_ranks[keep],
             self.value_ranks[keep],
             self.reasons[keep],
+            self.best_values,
+            self.costs,
+            self.paced_shares,
             self.errors,
             self.left_out,
         )

@@ -4,9 +4,10 @@ Rows are the generation's own; whatever holds rows holds the generation too. Kno
 requests in flight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,12 @@ from serving.index.filters import FilterIndex
 from serving.profiles import Profiles
 from serving.rank.value import ValueRanker
 
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
+_MOST_TAILS = 64
 CACHED_IDS = 1 << 14
 """Item ids at hand in each direction, about 3 MB; then emptied."""
 
@@ -79,6 +83,13 @@ class Generation:
         )
         # Circle -1 (none) is kept as the last name, which numpy's indexing then finds by itself.
         self.circle_names: list[str] = [*bundle.circles["name"].to_pylist(), ""]
+        self.centroids: Float32 = _rows(bundle.circles["centroid"], bundle.dim, np.float32)
+        """[num_circles, D]."""
+        self.neighbours = _neighbours(bundle.circles)
+        """[num_circles, N] rows of circles, -1 where one has fewer."""
+        self.telling: Sequence[tuple[str, Mapping[str, int] | None]] | None = None
+        """What serving/rank/explain.py takes words from, once it has looked."""
+        self._small: dict[tuple[str, float], Bool] = {}
         self._circle_of_row = bundle.items.table["circle"].to_numpy().astype(np.int32, copy=False)
         self._codes: dict[str, Int32] = {"circle": self._circle_of_row}
         self._numbers: dict[str, dict[str, int]] = {}
@@ -128,6 +139,23 @@ class Generation:
             numbers = self._numbers[name]
             return numbers.setdefault(value, len(numbers))
 
+    def small(self, name: str, tail: float) -> Bool:
+        """[num_codes] which values of one of `groupable` are small: those that, fewest events
+        first, have `tail` of all events of histories together when the bundle was made."""
+        known = self._small.get((name, tail))
+        if known is None:
+            codes = self.codes_of(name)
+            has = codes >= 0
+            events = self.items.table["popularity"].to_numpy()[has]
+            counts = np.bincount(codes[has], weights=events)
+            order = np.argsort(counts, kind="stable")
+            known = np.zeros(len(counts), bool)
+            known[order] = np.cumsum(counts[order]) <= tail * counts.sum()
+            if len(self._small) > _MOST_TAILS:
+                self._small = {}
+            self._small[name, tail] = known
+        return known
+
     def _encode_column(self, name: str) -> None:
         values = self.items.table[name].combine_chunks().dictionary_encode()
         numbers = pc.fill_null(values.indices, -1)
@@ -135,7 +163,7 @@ class Generation:
         self._numbers[name] = {value: number for number, value in enumerate(names)}
         self._codes[name] = numbers.to_numpy(zero_copy_only=False).astype(np.int32)
 
-    def kind_mask(self, kind: str) -> npt.NDArray[np.bool_]:
+    def kind_mask(self, kind: str) -> Bool:
         """[num_active] the rows of one kind."""
         bitmap = self.filters.bitmap((AnyOf("kind", (kind,)),))
         assert bitmap is not None
@@ -209,6 +237,21 @@ class Generation:
                     f"{interests.shape}; [B, M, {self.bundle.dim}] is needed"
                 )
             self.index.search(interests.reshape(-1, self.bundle.dim), 100)
+
+
+def _rows(lists: pa.ChunkedArray, dim: int, dtype: Any) -> npt.NDArray[Any]:
+    """[n, dim] out of n lists of dim numbers each."""
+    return np.array(lists.to_pylist(), dtype).reshape(len(lists), dim)
+
+
+def _neighbours(circles: pa.Table) -> Int32:
+    """[num_circles, longest] the rows of each circle's neighbours, which are named by their ids."""
+    row_of = {one: row for row, one in enumerate(circles["circle_id"].to_pylist())}
+    rows = [[row_of[one] for one in some or ()] for some in circles["neighbours"].to_pylist()]
+    found = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    for row, some in enumerate(rows):
+        found[row, : len(some)] = some
+    return found
 
 
 def _is_vector(type_: pa.DataType) -> bool:

@@ -30,6 +30,7 @@ from serving.rank.costs import Costs, new_costs
 from serving.readers import NOTHING, Reader, Readers, times_as_trained
 from serving.stages import stage
 from serving.store.base import UserStore
+from serving.wanted import Wanted
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -130,6 +131,8 @@ class Pipeline:
             for request, answer in some:
                 for kind, least in request.kinds:
                     self._add_kind(request, answer, kind, least)
+                if request.origins or request.floors:
+                    self._add_wanted(request, answer)
                 if request.engaged and answer.candidates is not None:
                     added = engaged(request, answer.readers, answer.vectors, self._catalogue)
                     answer.candidates = with_extra(answer.candidates, added)
@@ -226,6 +229,27 @@ class Pipeline:
         self._search([(request, extra)], filters, self._width(least), hurries=False)
         assert extra.candidates is not None
         answer.candidates = with_extra(found, extra.candidates)
+
+    def _add_wanted(self, request: RetrieveRequest, answer: Answer) -> None:
+        """Let every query of a request have candidates of the origins and groups that it wants."""
+        assert answer.candidates is not None
+        excluded = [
+            self._excluded(query.exclude_item_ids, request, reader)
+            for query, reader in zip(request.queries, answer.readers, strict=True)
+        ]
+        wanted = Wanted(
+            self._catalogue,
+            request,
+            answer.readers,
+            answer.vectors,
+            answer.now,
+            excluded,
+            lambda vectors, out, filters, k: self._nearest(vectors, out, filters, k, False)[0],
+        )
+        if request.origins:
+            answer.candidates = wanted.with_origins(answer.candidates)
+        if request.floors:
+            answer.candidates = wanted.with_groups(answer.candidates)
 
     def _nearest(
         self,

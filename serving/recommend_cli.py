@@ -5,7 +5,16 @@ from typing import Annotated
 import typer
 
 from serving.cli import ADDRESS, Address, in_flags, parse_filter, some_user
-from serving.domain import Cap, KindShare, SlateRules
+from serving.domain import (
+    AnyOf,
+    Cap,
+    ExposureFloor,
+    KindShare,
+    NewItems,
+    OriginShare,
+    SlateRules,
+    SmallCreators,
+)
 from serving.errors import BadRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -33,6 +42,10 @@ def recommend(
     diversity: Annotated[
         float | None, typer.Option(help="0: by value alone; up to 1: unlike each other.")
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="How likeness counts: mmr (to one item above) or dpp (to all together)."),
+    ] = "",
     cap: Annotated[
         list[str] | None,
         typer.Option(help="At most so many of one value: creator=2, circle=5. May be repeated."),
@@ -41,6 +54,34 @@ def recommend(
         list[str] | None,
         typer.Option(help="At least this share of a kind: live=0.1. May be repeated."),
     ] = None,
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A share of places for a group: new=0.2 (at most --new-events events), "
+            "small=0.1 (of creators with few events), or COLUMN:VALUE=0.3. May be repeated."
+        ),
+    ] = None,
+    new_events: Annotated[
+        int, typer.Option(help="For --floor new: how many events an item has at most.")
+    ] = 20,
+    paced: Annotated[
+        bool, typer.Option("--paced", help="Floors hold over slates, not in each of them.")
+    ] = False,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="At least this share of known, forgotten, adjacent or exploratory items: "
+            "adjacent=0.2. May be repeated."
+        ),
+    ] = None,
+    exploration: Annotated[
+        float, typer.Option(help="0: by the value model alone; up to 1: by what it may be wrong.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of exploration: the same draws the same.")] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say in words why each item is shown.")
+    ] = False,
+    language: Annotated[str, typer.Option(help="Of --explain: en or zh; else the dataset's.")] = "",
     filter_: Annotated[
         list[str] | None, typer.Option("--filter", help="As for penchant query. May be repeated.")
     ] = None,
@@ -55,6 +96,9 @@ def recommend(
     Candidates are retrieved, ranked by the bundle's value model, and arranged in a slate.
 
     Example: [bold]penchant recommend u42 --weight cart=20 --diversity 0.3 --cap creator=2[/bold]
+
+    What the user does not know yet, and new things, have their places, and it says why:
+    [bold]penchant recommend u42 --origin adjacent=0.2 --floor new=0.1 --explain[/bold]
     """
     from rich.console import Console
 
@@ -67,6 +111,14 @@ def recommend(
         diversity,
         tuple(Cap(name, int(value)) for name, value in _numbers("--cap", cap, whole=True)),
         tuple(KindShare(name, value) for name, value in _numbers("--share", share)),
+        method=method,
+        floors=tuple(
+            ExposureFloor(_group(name, new_events), value, paced)
+            for name, value in _numbers("--floor", floor)
+        ),
+        exploration=exploration,
+        seed=seed,
+        origins=tuple(OriginShare(name, value) for name, value in _numbers("--origin", origin)),
     )
     with Client(address, timeout=timeout, num_channels=1) as client:
         user = some_user(client) if anyone else user
@@ -79,11 +131,28 @@ def recommend(
                 include_seen=include_seen,
                 weights=dict(_numbers("--weight", weight)),
                 slate=slate,
+                explain=explain,
+                language=language,
                 fields=("title", "kind"),
             )
         except BadRequest as error:
             raise BadRequest(in_flags(error, filter_ or ())) from None
     print_recommended(shown, user, Console())
+
+
+def _group(name: str, new_events: int) -> NewItems | SmallCreators | AnyOf:
+    """Whom a floor is for. Raises BadRequest for what says nothing."""
+    if name == "new":
+        return NewItems(max_events=new_events)
+    if name == "small":
+        return SmallCreators()
+    column, _, value = name.partition(":")
+    if not value:
+        raise BadRequest(
+            f"--floor {name!r} cannot be read; write new=NUMBER, small=NUMBER or "
+            "COLUMN:VALUE=NUMBER"
+        )
+    return AnyOf(column, (value,))
 
 
 def _numbers(flag: str, given: list[str] | None, *, whole: bool = False) -> list[tuple[str, float]]:

@@ -25,6 +25,7 @@ from serving.domain import (
     EmbedItemsRequest,
     EmbedRequest,
     Event,
+    ExposureFloor,
     FeatureValue,
     Filter,
     FloatArray,
@@ -32,13 +33,16 @@ from serving.domain import (
     ItemChange,
     ItemFeatures,
     KindShare,
+    NewItems,
     Not,
+    OriginShare,
     Range,
     RecommendRequest,
     RerankRequest,
     RetrieveRequest,
     SimilarRequest,
     SlateRules,
+    SmallCreators,
     UserQuery,
 )
 from serving.errors import BadRequest, BadVector
@@ -79,6 +83,8 @@ def recommend_request(
         time_us=proto.time_us,
         weights=_weights(proto.weights, limits),
         slate=_slate(proto.slate, limits),
+        explain=proto.explain,
+        language=proto.language,
         budget=budget,
     )
 
@@ -97,6 +103,8 @@ def rerank_request(
         time_us=proto.time_us,
         weights=_weights(proto.weights, limits),
         slate=_slate(proto.slate, limits),
+        explain=proto.explain,
+        language=proto.language,
         budget=budget,
     )
 
@@ -218,11 +226,38 @@ def _weights(
 def _slate(proto: retrieval_service_pb2.Slate, limits: Limits) -> SlateRules:
     caps = _bounded(proto.caps, "slate.caps", limits.max_filters)
     kinds = _bounded(proto.kinds, "slate.kinds", limits.max_filters)
+    floors = _bounded(proto.floors, "slate.floors", limits.max_filters)
+    origins = _bounded(proto.origins, "slate.origins", limits.max_filters)
     return SlateRules(
-        proto.diversity if proto.HasField("diversity") else None,
-        tuple(Cap(cap.field, cap.most) for cap in caps),
-        tuple(KindShare(kind.kind, kind.share) for kind in kinds),
+        diversity=proto.diversity if proto.HasField("diversity") else None,
+        caps=tuple(Cap(cap.field, cap.most) for cap in caps),
+        kinds=tuple(KindShare(kind.kind, kind.share) for kind in kinds),
+        method=proto.method,
+        window=proto.window,
+        floors=tuple(_floor(floor, f"slate.floors[{i}]", limits) for i, floor in enumerate(floors)),
+        exploration=proto.exploration,
+        seed=proto.seed,
+        origins=tuple(OriginShare(one.origin, one.share) for one in origins),
     )
+
+
+def _floor(proto: retrieval_service_pb2.ExposureFloor, where: str, limits: Limits) -> ExposureFloor:
+    group: NewItems | SmallCreators | Filter
+    match proto.WhichOneof("group"):
+        case "new_items":
+            new = proto.new_items
+            most = new.max_events if new.HasField("max_events") else None
+            group = NewItems(new.max_age_days, most)
+        case "small_creators":
+            small = proto.small_creators
+            group = SmallCreators(small.field or "creator", small.tail)
+        case "filter":
+            group = _filter(proto.filter, f"{where}.filter", limits)
+        case _:
+            raise BadRequest(
+                "a floor for nobody; give new_items, small_creators or filter", field=where
+            )
+    return ExposureFloor(group, proto.share, proto.paced, proto.least)
 
 
 def _queries(protos: Sequence[retrieval_service_pb2.UserQuery], limits: Limits) -> list[UserQuery]:

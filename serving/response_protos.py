@@ -17,6 +17,9 @@ from model.histories import NO_TIME
 from serving.domain import Candidates, PartError, Slates
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
+from serving.origins import ORIGINS, candidate_origins
+from serving.pipeline import Answer
+from serving.rank.compose import STEPS
 from serving.rank.slate import REASONS
 from serving.readers import MAX_ERRORS, Reader
 
@@ -72,6 +75,20 @@ def put_provenance(
     target.value_ranks.extend(slates.value_ranks.tolist())
     target.reasons.extend(slates.reasons.tolist())
     target.reason_names.extend(REASONS)
+    target.best_values.extend(slates.best_values.tolist())
+    target.costs.extend(slates.costs.ravel().tolist())
+    target.cost_names.extend(STEPS)
+    target.paced_shares.extend(slates.paced_shares)
+
+
+def put_origins(
+    target: types_pb2.Candidates, answer: Answer, candidates: Candidates
+) -> npt.NDArray[np.int8]:
+    """Fill in where the candidates of the answer's queries come from; returns the same, [n]."""
+    found = candidate_origins(answer.catalogue, answer.readers, answer.now, candidates)
+    target.origins.extend(found.tolist())
+    target.origin_names.extend(ORIGINS)
+    return found
 
 
 def put_readers(

@@ -41,6 +41,9 @@ class Found:
     """[n] which of the query's interests found the item, from 0."""
     circles: list[str]
     """[n] name of the item's circle, "" for none."""
+    origins: list[str] = field(default_factory=list)
+    """[n] `known`, `forgotten`, `adjacent` or `exploratory`: how the item's circle stands to what
+    the user does; none of `find_similar`."""
     columns: Mapping[str, ColumnValues] = field(default_factory=dict)
     """The item columns asked for, n values each."""
     source: Source
@@ -94,7 +97,17 @@ class Recommended(Found):
     value_ranks: npt.NDArray[np.int64]
     """[n] its place by value alone."""
     reasons: list[str]
-    """[n] why it holds its place: `value`, `diversity` or `kind_share`."""
+    """[n] why it holds its place: `value`, `diversity`, `kind_share`, `exposure_floor`,
+    `origin_share` or `exploration`."""
+    explanations: list[str] = field(default_factory=list)
+    """[n] why in words, where that was asked for."""
+    best_values: npt.NDArray[np.float32]
+    """[Q] what the best k candidates by value add up to."""
+    costs: Mapping[str, npt.NDArray[np.float32]]
+    """Step → [Q] what it gave up of that. Steps: `exploration`, `caps`, `floors`, `shares`,
+    `diversity`."""
+    paced_shares: list[float] = field(default_factory=list)
+    """One a paced floor: what share of the latest places of this worker its group had."""
     cold: npt.NDArray[np.bool_]
     """[Q] True where nothing is known about the user."""
     history_lengths: npt.NDArray[np.int64]

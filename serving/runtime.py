@@ -41,7 +41,8 @@ from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
 from serving.rank.given import given_candidates
-from serving.rank.ranker import Ranker, Wish, least_of
+from serving.rank.ranker import Ranker, Wish
+from serving.rank.rules import least_of
 from serving.recording import Recorded, Recorder, Recording
 from serving.store.base import UserStore, store_path
 from serving.store.choice import open_store
@@ -150,7 +151,7 @@ class Runtime:
             queries=request.queries,
             objective=request.objective,
             time_us=request.time_us,
-            whole_history=catalogue.generation.value is not None,
+            whole_history=True,  # where an item comes from depends on all of it
             budget=request.budget,
         )
         answer = self._submit(catalogue, embed)
@@ -294,12 +295,19 @@ class Runtime:
             exclude_seen=leaves_out == "filter" and not request.include_seen,
             exclude_converted=leaves_out == "converted" and not request.include_seen,
             engaged=0 if rule is None or leaves_out == "filter" else rule.engaged,
-            whole_history=catalogue.generation.value is not None,
+            whole_history=True,  # where an item comes from depends on all of it
             time_us=request.time_us,
             kinds=tuple(
                 # Of as many candidates as the slate of the kind alone would have.
                 (kind.kind, least_of(kind.share, num_candidates))
                 for kind in request.slate.kinds
+            ),
+            origins=tuple(
+                (one.origin, least_of(one.share, num_candidates)) for one in request.slate.origins
+            ),
+            floors=tuple(
+                (floor, max(least_of(floor.share, num_candidates), floor.least))
+                for floor in request.slate.floors
             ),
             budget=request.budget,
         )

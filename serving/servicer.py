@@ -18,6 +18,7 @@ from serving.domain import NO_LIMIT, Slates
 from serving.metrics import CANDIDATES, COLD
 from serving.pipeline import Answer
 from serving.rank.costs import DEGRADATIONS
+from serving.rank.explain import explanations
 from serving.request_protos import (
     embed_items_request,
     embed_request,
@@ -30,6 +31,7 @@ from serving.response_protos import (
     put_candidates,
     put_errors,
     put_history,
+    put_origins,
     put_provenance,
     put_readers,
 )
@@ -49,24 +51,34 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     ) -> retrieval_service_pb2.RecommendResponse:
         """What to show to each user."""
         wish = recommend_request(request, budget(context), self._runtime.limits)
-        return self._shown(request.fields, *self._runtime.recommend(wish))
+        return self._shown(request, *self._runtime.recommend(wish))
 
     def Rerank(  # noqa: N802
         self, request: retrieval_service_pb2.RerankRequest, context: Context
     ) -> retrieval_service_pb2.RecommendResponse:
         """The caller's candidates, ranked and arranged."""
         wish = rerank_request(request, budget(context), self._runtime.limits)
-        return self._shown(request.fields, *self._runtime.rerank(wish))
+        return self._shown(request, *self._runtime.rerank(wish))
 
     def _shown(
-        self, fields: Sequence[str], answer: Answer, slates: Slates
+        self,
+        request: retrieval_service_pb2.RecommendRequest | retrieval_service_pb2.RerankRequest,
+        answer: Answer,
+        slates: Slates,
     ) -> retrieval_service_pb2.RecommendResponse:
         began = time.perf_counter()
         with stage("pack"):
             left_out = [name for name in DEGRADATIONS if name in answer.left_out + slates.left_out]
             response = retrieval_service_pb2.RecommendResponse(info=self._info(answer, left_out))
-            put_candidates(response.candidates, slates.candidates, answer.catalogue, fields)
+            put_candidates(response.candidates, slates.candidates, answer.catalogue, request.fields)
+            origins = put_origins(response.candidates, answer, slates.candidates)
             put_provenance(response.provenance, slates, answer.catalogue.generation)
+            if request.explain:
+                places, texts = explanations(
+                    answer.catalogue, answer.readers, slates.candidates, origins, request.language
+                )
+                response.provenance.explanations.extend(places)
+                response.provenance.explanation_texts.extend(texts)
             put_readers(response, answer.readers)
             put_errors(response.errors, slates.errors)
         num_shown = len(slates.values)
@@ -127,6 +139,7 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
         with stage("pack"):
             response = retrieval_service_pb2.RetrieveResponse(info=info)
             put_candidates(response.candidates, answer.candidates, answer.catalogue, request.fields)
+            put_origins(response.candidates, answer, answer.candidates)
             put_readers(response, answer.readers)
             if request.num_history:
                 put_history(response.history, answer.readers, answer.catalogue, request.fields)

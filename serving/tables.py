@@ -43,13 +43,14 @@ def print_found(found: Retrieved, who: str, console: Console) -> None:
         "score": [f"{score:.3f}" for score in found.scores],
         "circle": [circle or "–" for circle in found.circles],
         "interest": [str(interest + 1) for interest in found.interests],
+        "from": found.origins,
     }
     title = f"For {who}"
     # Rich cuts the last columns away where all do not fit.
-    if sum(map(_room, columns, columns.values())) <= console.width:
+    if _EDGES + sum(map(_room, columns, columns.values())) <= console.width:
         console.print(_table(title, columns))
     else:
-        why = {name: columns.pop(name) for name in ("score", "circle", "interest")}
+        why = {name: columns.pop(name) for name in ("score", "circle", "interest", "from")}
         console.print(_table(title, columns))
         console.print(_table("Why", {**_places(found.item_ids), **why}))
     if not found.item_ids:
@@ -75,21 +76,35 @@ def print_recommended(shown: Recommended, who: str, console: Console) -> None:
         "value": [f"{value:.3f}" for value in shown.values],
         "here for": [reason.replace("_", " ") for reason in shown.reasons],
     }
-    circles = {"circle": [circle or "–" for circle in shown.circles]}
+    circles = {
+        "circle": [circle or "–" for circle in shown.circles],
+        "from": shown.origins,
+    }
+    why = {"why": shown.explanations} if shown.explanations else {}
     origins = {
         "retrieved": [str(rank + 1) for rank in shown.retrieval_ranks],
         "by value": [str(rank + 1) for rank in shown.value_ranks],
         **{head: [f"{chance:.1%}" for chance in shown.chances[head]] for head in shown.chances},
     }
     title = f"For {who}"
-    everything = {**places, **slate, **origins, **circles}
-    if sum(map(_room, everything, everything.values())) <= console.width:
+    everything = {**places, **slate, **why, **origins, **circles}
+    if _EDGES + sum(map(_room, everything, everything.values())) <= console.width:
         console.print(_table(title, everything))
     else:
         console.print(_table(title, {**places, **slate, **circles}))
+        if why:
+            console.print(_table("Why", {**places, **why}))
         console.print(_table("Ranks among the candidates, and chances", {**places, **origins}))
     if not shown.item_ids:
         console.print(_NOTHING_LEFT)
+    for index, best in enumerate(shown.best_values.tolist()):
+        costs = {step: float(cost[index]) for step, cost in shown.costs.items()}
+        if any(abs(cost) > 1e-6 for cost in costs.values()):
+            given = ", ".join(f"{step} {cost:.3f}" for step, cost in costs.items() if cost)
+            console.print(f"[dim]Given up of a value of {best:.3f}: {given}[/dim]")
+    if shown.paced_shares:
+        shares = ", ".join(f"{share:.1%}" for share in shown.paced_shares)
+        console.print(f"[dim]Shares of paced floors lately: {shares}[/dim]")
     if not shown.chances:
         console.print("[dim]This bundle has no value model: the order is that of retrieval.[/dim]")
 
@@ -133,10 +148,12 @@ def _behind(live: Mapping[str, int]) -> str:
     return f"{behind:,} changes behind" if behind else "all changes shown"
 
 
-_FOLDED = {"title": 20, "circle": 12}
+_FOLDED = {"title": 20, "circle": 12, "why": 24}
 """Columns of texts that may take several lines, and the least width they need."""
 _BETWEEN = 2
 """Blanks between two columns."""
+_EDGES = 2
+"""And before the first and after the last."""
 
 
 def _places(item_ids: Sequence[str]) -> dict[str, Sequence[str]]:

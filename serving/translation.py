@@ -73,6 +73,8 @@ class RerankOptions(TypedDict, total=False):
     time_us: int
     weights: Mapping[str, float]
     slate: SlateRules
+    explain: bool
+    language: str
 
 
 class RecommendOptions(RerankOptions, total=False):

@@ -34,6 +34,9 @@ def together(slates: Sequence[Slates]) -> Slates:
         retrieval_ranks=joined(one.retrieval_ranks for one in slates),
         value_ranks=joined(one.value_ranks for one in slates),
         reasons=joined(one.reasons for one in slates),
+        best_values=joined(one.best_values for one in slates),
+        costs=joined(one.costs for one in slates),
+        paced_shares=slates[-1].paced_shares,
         errors=[error for one in slates for error in one.errors],
         left_out=slates[0].left_out,
     )

@@ -15,9 +15,12 @@ import numpy.typing as npt
 from serving.domain import Budget, Candidates, PartError, SlateRules, Slates
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
+from serving.origins import candidate_origins
+from serving.rank.compose import Composed, compose
 from serving.rank.costs import Costs
+from serving.rank.pacing import Pacer
 from serving.rank.parts import parts, together
-from serving.rank.slate import Floor, Group, Slate, arrange
+from serving.rank.rules import Listed, RuleBook
 from serving.rank.value import ValueRanker
 from serving.readers import Reader, times_as_trained
 from serving.stages import stage
@@ -47,6 +50,7 @@ class Ranker:
     def __init__(self, costs: Costs, *, diversity: float) -> None:
         """diversity: where a request does not say."""
         self._costs, self._diversity = costs, diversity
+        self._pacer = Pacer()
         # One request at a time: the networks of two would share a core and its caches.
         self._turns = Turns()
 
@@ -145,10 +149,39 @@ class Ranker:
             values = candidates.scores
         with stage("slate"):
             began = time.perf_counter()
-            slates = self._arrange(catalogue, candidates, values, wish, plan.diversity, budget)
+            book = RuleBook(
+                catalogue,
+                wish.slate,
+                wish.weights,
+                _weights(model, wish.weights) if chances.shape[1] and model is not None else None,
+                diversity=plan.diversity,
+                pacer=self._pacer,
+            )
+            origins = None
+            if wish.slate.origins:
+                origins = candidate_origins(catalogue, readers, now, candidates)
+            made, errors, paced = list[Composed](), list[PartError](), list[float]()
+            start = 0
+            for query, count in enumerate(candidates.counts.tolist()):
+                budget.check()
+                span = slice(start, start + count)
+                listed = Listed(
+                    candidates.rows[span],
+                    values[span],
+                    chances[span],
+                    None if origins is None else origins[span],
+                    int(now[query]),
+                    first + query,
+                )
+                k = wish.k or count
+                composed = compose(listed.values, k, book.rules(listed, k))
+                made.append(composed)
+                errors += book.not_met(first + query, composed)
+                paced = book.shown(listed, composed)
+                start += count
             if plan.diversity:
-                self._costs.arrange.observe(len(slates), time.perf_counter() - began)
-        return self._joined(candidates, values, chances, slates, wish, plan.left_out, first)
+                self._costs.arrange.observe(len(made), time.perf_counter() - began)
+        return _joined(candidates, values, chances, made, errors, paced, plan.left_out)
 
     def _chances(
         self,
@@ -186,78 +219,43 @@ class Ranker:
             self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)
         return found
 
-    def _arrange(
-        self,
-        catalogue: Catalogue,
-        candidates: Candidates,
-        values: Float32,
-        wish: Wish,
-        diversity: float,
-        budget: Budget,
-    ) -> list[Slate]:
-        slates, start = [], 0
-        for count in candidates.counts.tolist():
-            budget.check()
-            span = slice(start, start + count)
-            rows = candidates.rows[span]
-            k = wish.k or count
-            slates.append(
-                arrange(
-                    values[span],
-                    k,
-                    vectors=catalogue.vectors_of(rows) if diversity else None,
-                    diversity=diversity,
-                    caps=[
-                        Group(catalogue.codes_of(cap.field, rows), cap.most)
-                        for cap in wish.slate.caps
-                    ],
-                    floors=[
-                        Floor(catalogue.is_kind(floor.kind, rows), least_of(floor.share, k))
-                        for floor in wish.slate.kinds
-                    ],
-                )
-            )
-            start += count
-        return slates
 
-    def _joined(
-        self,
-        candidates: Candidates,
-        values: Float32,
-        chances: Float32,
-        slates: Sequence[Slate],
-        wish: Wish,
-        left_out: tuple[str, ...],
-        first: int,
-    ) -> Slates:
-        starts = (np.cumsum(candidates.counts) - candidates.counts).tolist()
-        counts = np.array([len(slate.places) for slate in slates], np.int64)
-        within = np.concatenate([slate.places for slate in slates])
-        places = within + np.repeat(starts, counts)
-        ranks = np.empty(len(values), np.int64)
-        for start, count in zip(starts, candidates.counts.tolist(), strict=True):
-            order = np.argsort(-values[start : start + count], kind="stable")
-            ranks[start + order] = np.arange(count)
-        return Slates(
-            candidates=Candidates(
-                candidates.rows[places],
-                candidates.scores[places],
-                candidates.interests[places],
-                counts,
-            ),
-            values=values[places],
-            chances=chances[places],
-            retrieval_ranks=within,
-            value_ranks=ranks[places],
-            reasons=np.concatenate([slate.reasons for slate in slates]),
-            errors=[
-                _not_met(first + i, j, missing, wish)
-                for i, slate in enumerate(slates)
-                for j, missing in enumerate(slate.missing)
-                if missing
-            ],
-            left_out=left_out,
-        )
+def _joined(
+    candidates: Candidates,
+    values: Float32,
+    chances: Float32,
+    made: Sequence[Composed],
+    errors: Sequence[PartError],
+    paced: Sequence[float],
+    left_out: tuple[str, ...],
+) -> Slates:
+    slates = [one.slate for one in made]
+    starts = (np.cumsum(candidates.counts) - candidates.counts).tolist()
+    counts = np.array([len(slate.places) for slate in slates], np.int64)
+    within = np.concatenate([slate.places for slate in slates])
+    places = within + np.repeat(starts, counts)
+    ranks = np.empty(len(values), np.int64)
+    for start, count in zip(starts, candidates.counts.tolist(), strict=True):
+        order = np.argsort(-values[start : start + count], kind="stable")
+        ranks[start + order] = np.arange(count)
+    return Slates(
+        candidates=Candidates(
+            candidates.rows[places],
+            candidates.scores[places],
+            candidates.interests[places],
+            counts,
+        ),
+        values=values[places],
+        chances=chances[places],
+        retrieval_ranks=within,
+        value_ranks=ranks[places],
+        reasons=np.concatenate([slate.reasons for slate in slates]),
+        best_values=np.array([one.best_value for one in made], np.float32),
+        costs=np.array([one.costs for one in made], np.float32),
+        paced_shares=paced,
+        errors=errors,
+        left_out=left_out,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,19 +278,3 @@ def _as_many(vectors: Float32, num: int) -> Float32:
     """[M, D] → [num, D], which is what the value model knows: a query that brings its own interests
     may bring fewer, which are repeated, or more, of which some are left out."""
     return vectors if len(vectors) == num else vectors[np.arange(num) * len(vectors) // num]
-
-
-def least_of(share: float, k: int) -> int:
-    """How many items of a slate of k a share is: rounded down, but one at least."""
-    return max(int(share * k + 1e-9), 1)
-
-
-def _not_met(query: int, position: int, missing: int, wish: Wish) -> PartError:
-    kind, share = wish.slate.kinds[position].kind, wish.slate.kinds[position].share
-    return PartError(
-        query,
-        "SHARE_NOT_MET",
-        f"slate.kinds[{position}]",
-        f"{missing} items of kind {kind!r} are missing for a share of {share:g}: no more of them "
-        "are among what may be shown",
-    )

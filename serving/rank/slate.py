@@ -1,4 +1,4 @@
-"""One slate out of one query's candidates: by value, diverse, capped, with shares of kinds.
+"""One slate out of one query's candidates: by value, diverse, capped, with floors.
 
 Pure functions over arrays; a step a place, none of them a loop over candidates. Knows no requests
 and no items.
@@ -6,35 +6,33 @@ and no items.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from serving.rank.diverse import Diverse, MarginalRelevance
+from serving.rank.dpp import Determinant
+from serving.rank.floors import Floor
+from serving.rank.places import Group, Places
+
 Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-REASONS = ("value", "diversity", "kind_share")
-"""Why an item holds its place: the best value left; moved by diversity; to meet a kind's share."""
-_VALUE, _DIVERSITY, _KIND_SHARE = range(len(REASONS))
+Method = Literal["mmr", "dpp"]
+METHODS: tuple[Method, ...] = ("mmr", "dpp")
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """At most so many items of one value of a column."""
-
-    codes: Int32
-    """[C] each candidate's value; below 0: none, which is not counted."""
-    most: int
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """At least so many items of one sort."""
-
-    members: npt.NDArray[np.bool_]
-    """[C] which candidates are of that sort. No candidate is of two sorts."""
-    least: int
+REASONS = (
+    "value",
+    "diversity",
+    "kind_share",
+    "exposure_floor",
+    "origin_share",
+    "exploration",
+)
+"""Why an item holds its place: the best value left; moved by diversity; to meet a kind's share, an
+exposure floor, an origin's share; to learn how good it is."""
+_VALUE, _DIVERSITY = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,111 +53,137 @@ def arrange(
     *,
     vectors: Float32 | None = None,
     diversity: float = 0.0,
+    method: Method = "mmr",
+    window: int = 0,
     caps: Sequence[Group] = (),
     floors: Sequence[Floor] = (),
 ) -> Slate:
     """The k candidates to show and their order.
 
     values: [C] what each is worth, candidates in order of retrieval, which breaks ties. vectors:
-    [C, D], needed where diversity is above 0. diversity: 0 to 1; maximal marginal relevance
-    (Carbonell and Goldstein, SIGIR 1998): the next item is the one with the highest
+    [C, D], needed where diversity is above 0. diversity: 0 to 1, the strength of `method`: see
+    serving/rank/diverse.py and dpp.py. window: for `dpp`, how many items right above count; 0: all.
+    caps hold without exception. floors hold where there are enough candidates: an item is taken for
+    a floor where otherwise the places left would not suffice. Where caps would leave a floor unmet
+    that way, what floors need is set aside first.
 
-        (1 - diversity) * value - diversity * likeness
-
-    with values scaled to 0 … 1, and as likeness the largest cosine to an item above, 0 where all
-    are below 0. caps hold without exception. floors hold where there are enough candidates: an item
-    is taken for its sort where otherwise the places left would not suffice.
+    Without diversity and caps, no slate that meets the floors has a higher sum of values (with
+    three or more floors that overlap: see serving/rank/floors.py); with caps on one column and no
+    floors, none that keeps them has.
     """
     k = min(k, len(values))
     if not diversity and not caps and not floors:
         return Slate(np.argsort(-values, kind="stable")[:k], np.full(k, _VALUE), ())
-    worth, marginal = values, None
-    if diversity and k > 1:
+
+    def filled(floors: Sequence[Floor], held: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        state = Places(values, k, caps, floors)
+        if held:
+            state.hold(held)
+        if not diversity or k < 2:
+            return _by_value(values, state)
         assert vectors is not None
-        worth = _scaled(values) * np.float32(1 - diversity)
-        marginal = _marginal(worth, vectors, np.float32(diversity))
-    by_value = np.argsort(-values, kind="stable").tolist()
-    codes = [group.codes.tolist() for group in caps]
-    counts: list[dict[int, int]] = [{} for _ in caps]
-    needs, missing = [floor.least for floor in floors], [0] * len(floors)
-    sort_of = _sorts(floors, len(values))
-    gone = np.zeros(len(values), bool)
-    _give_up_what_is_not_there(floors, gone, needs, missing)
-    score, best = worth.copy(), 0
-    places: list[int] = []
-    reasons: list[int] = []
-    while len(places) < k:
-        needed = sum(needs)
-        if needed and needed >= k - len(places):
-            wanted = np.logical_or.reduce(
-                [floor.members for floor, need in zip(floors, needs, strict=True) if need]
-            )
-            place = int(np.where(wanted, score, -np.inf).argmax())
-            forced = True
-        else:
-            place, forced = int(score.argmax()), False
-            if gone[place]:
-                break
-        while gone[by_value[best]]:
+        scores: Diverse = (
+            MarginalRelevance(values, vectors, diversity)
+            if method == "mmr"
+            else Determinant(values, vectors, diversity, window=window)
+        )
+        return _diverse(values, state, scores)
+
+    places, reasons = filled(floors)
+    missing = _missing(floors, places)
+    if caps and any(missing):
+        held = _set_aside(values, k, caps, floors)
+        wanted = np.zeros(len(values), bool)
+        wanted[held] = True
+        again, why = filled([Floor(wanted, len(held))], held) if held else ([], [])
+        if sum(_missing(floors, again)) < sum(missing):
+            places, missing = again, _missing(floors, again)
+            reasons = [_reason_of(place, why[i], floors) for i, place in enumerate(again)]
+    return Slate(np.array(places, np.int64), np.array(reasons, np.int64), missing)
+
+
+def _by_value(values: Float32, state: Places) -> tuple[list[int], list[int]]:
+    """Places and reasons by value alone: one walk down the candidates, best first."""
+    order = np.argsort(-values, kind="stable").tolist()
+    gone, places, reasons = state.gone, list[int](), list[int]()
+    best = at = 0
+    while state.left and at < len(order):
+        place = order[at]
+        if gone[place]:
+            at += 1
+            continue
+        # A place that floors do not need is anybody's.
+        forced = 0 < state.needed >= state.left
+        if forced and not state.is_needed(place):
+            at += 1
+            continue
+        while gone[order[best]]:
             best += 1
-        is_best = by_value[best] == place
-        reasons.append(_VALUE if is_best else _KIND_SHARE if forced else _DIVERSITY)
+        was_needed = state.needed
+        reasons.append(_VALUE if order[best] == place else REASONS.index(state.reason(place)))
         places.append(place)
-        gone[place] = True
-        score[place] = -np.inf
-        if sort_of[place] >= 0 and needs[sort_of[place]]:
-            needs[sort_of[place]] -= 1
-        for group, of_group, seen in zip(caps, codes, counts, strict=True):
-            code = of_group[place]
-            if code >= 0:
-                seen[code] = seen.get(code, 0) + 1
-                if seen[code] == group.most:
-                    full = group.codes == code
-                    gone |= full
-                    score[full] = -np.inf
-                    _give_up_what_is_not_there(floors, gone, needs, missing)
-        if marginal is not None:
-            np.minimum(score, marginal[place], out=score)
-    missing = [had + need for had, need in zip(missing, needs, strict=True)]  # where places end
-    return Slate(np.array(places, np.int64), np.array(reasons, np.int64), tuple(missing))
+        closed = state.take(place)
+        at += 1
+        if closed and forced and state.needed < was_needed - 1:
+            at = best  # a floor was given up: those who were passed over may have its place
+    return places, reasons
 
 
-def _give_up_what_is_not_there(
-    floors: Sequence[Floor], gone: npt.NDArray[np.bool_], needs: list[int], missing: list[int]
-) -> None:
-    """Need no more than is left, in place: a floor that cannot be met forces nobody early."""
-    for i, floor in enumerate(floors):
-        left = int(np.count_nonzero(floor.members & ~gone)) if needs[i] else 0
-        missing[i] += max(needs[i] - left, 0)
-        needs[i] = min(needs[i], left)
+def _diverse(values: Float32, state: Places, scores: Diverse) -> tuple[list[int], list[int]]:
+    """Places and reasons by scores that fall as places are filled."""
+    order = np.argsort(-values, kind="stable").tolist()
+    score, gone, places, reasons, best = scores.score, state.gone, list[int](), list[int](), 0
+    while state.left:
+        forced = 0 < state.needed >= state.left
+        if forced:
+            place = int(np.where(state.wanted(), score, -np.inf).argmax())
+        else:
+            place = int(score.argmax())
+        if gone[place]:
+            break
+        while gone[order[best]]:
+            best += 1
+        if order[best] == place:
+            reasons.append(_VALUE)
+        else:
+            reasons.append(REASONS.index(state.reason(place)) if forced else _DIVERSITY)
+        places.append(place)
+        scores.close(place, state.take(place))
+        if state.left:
+            scores.shown(place)
+    return places, reasons
 
 
-def _scaled(values: Float32) -> Float32:
-    """Values on a scale from 0 to 1; all 0 where they are all alike."""
-    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-    if not high > low:
-        return np.zeros(len(values), np.float32)
-    scaled: Float32 = ((values - low) / (high - low)).astype(np.float32)
-    return scaled
+def _set_aside(
+    values: Float32, k: int, caps: Sequence[Group], floors: Sequence[Floor]
+) -> list[int]:
+    """Members for all floors as far as caps let them, those of the scarcest floor first, best
+    first."""
+    state = Places(values, k, caps, ())
+    held: list[int] = []
+    spare = [int(np.count_nonzero(floor.members)) - floor.least for floor in floors]
+    order = np.argsort(-values, kind="stable")
+    for f in np.argsort(spare, kind="stable").tolist():
+        members = floors[f].members
+        lacks = floors[f].least - int(np.count_nonzero(members[held]))
+        for place in order[members[order]].tolist():
+            if lacks <= 0 or not state.left:
+                break
+            if not state.gone[place]:
+                state.take(place)
+                held.append(place)
+                lacks -= 1
+    return held
 
 
-def _marginal(worth: Float32, vectors: Float32, diversity: np.float32) -> Float32:
-    """[C, C] what column j is worth beside row i: worth less diversity times their likeness.
-
-    One product for all pairs takes less time than one a place that is filled: 0.3 ms for 500
-    candidates of 64 numbers.
-    """
-    norms = np.sqrt(np.einsum("cd,cd->c", vectors, vectors))
-    unit = vectors / np.maximum(norms, 1e-12)[:, np.newaxis]
-    beside: Float32 = unit @ unit.T
-    beside *= -diversity
-    beside += worth
-    return beside
+def _missing(floors: Sequence[Floor], places: Sequence[int]) -> tuple[int, ...]:
+    return tuple(
+        max(floor.least - int(np.count_nonzero(floor.members[list(places)])), 0) for floor in floors
+    )
 
 
-def _sorts(floors: Sequence[Floor], num_candidates: int) -> list[int]:
-    """Each candidate's floor, -1 for none."""
-    sorts = np.full(num_candidates, -1)
-    for i, floor in enumerate(floors):
-        sorts[floor.members] = i
-    return sorts.tolist()
+def _reason_of(place: int, reason: int, floors: Sequence[Floor]) -> int:
+    """The reason of a place that was filled for one floor over all that was set aside."""
+    if reason in (_VALUE, _DIVERSITY):
+        return reason
+    return next(REASONS.index(floor.reason) for floor in floors if floor.members[place])

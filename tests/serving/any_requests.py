@@ -105,6 +105,42 @@ slate = st.builds(
         ),
         max_size=2,
     ),
+    method=st.sampled_from(["", "mmr", "dpp"]) | text,
+    window=st.just(0) | st.integers(0, 2**32 - 1),
+    floors=st.lists(
+        st.builds(
+            retrieval_service_pb2.ExposureFloor,
+            new_items=st.builds(
+                retrieval_service_pb2.NewItems,
+                max_age_days=st.just(0.0) | st.floats(),
+                max_events=st.none() | st.integers(0, 2**32 - 1) | st.just(50),
+            ),
+            share=st.floats() | st.just(0.2),
+            paced=st.booleans(),
+            least=st.just(0) | st.integers(0, 2**32 - 1),
+        )
+        | st.builds(
+            retrieval_service_pb2.ExposureFloor,
+            small_creators=st.builds(
+                retrieval_service_pb2.SmallCreators,
+                field=st.just("craft") | text,
+                tail=st.just(0.5) | st.floats(),
+            ),
+            share=st.just(0.2),
+        )
+        | st.builds(retrieval_service_pb2.ExposureFloor, filter=any_filter, share=st.just(0.3)),
+        max_size=2,
+    ),
+    exploration=st.just(0.0) | st.just(0.5) | st.floats(),
+    seed=st.integers(0, 2**64 - 1),
+    origins=st.lists(
+        st.builds(
+            retrieval_service_pb2.OriginShare,
+            origin=st.sampled_from(["adjacent", "exploratory"]) | text,
+            share=st.floats() | st.just(0.2),
+        ),
+        max_size=2,
+    ),
 )
 recommend_request = st.builds(
     retrieval_service_pb2.RecommendRequest,
@@ -118,6 +154,8 @@ recommend_request = st.builds(
     time_us=st.integers(-(2**63), 2**63 - 1) | st.just(0),
     weights=st.just([]) | weights,
     slate=slate,
+    explain=st.booleans(),
+    language=st.sampled_from(["", "en", "zh"]) | text,
 )
 rerank_request = st.builds(
     retrieval_service_pb2.RerankRequest,

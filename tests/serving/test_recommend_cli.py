@@ -33,6 +33,19 @@ def test_a_narrow_terminal_cuts_nothing_off_a_query(value_server: Served) -> Non
     assert max(map(len, narrow.splitlines())) <= 80
 
 
+def test_what_a_slate_keeps_and_why_in_words(value_server: Served) -> None:
+    done = penchant(
+        *("recommend", "user-011", "--address", value_server.address, "-k", "8"),
+        *("--floor", "new=0.5", "--new-events", "99", "--floor", "kind:live=0.25", "--paced"),
+        *("--origin", "exploratory=0.25", "--exploration", "0.5", "--seed", "3"),
+        *("--diversity", "0.3", "--method", "dpp", "--explain", "--language", "zh"),
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("from", "exploratory", "why", "看过", "Shares of paced floors lately"):
+        assert word in done.stdout, word
+    assert done.stdout.count("exploratory") >= 2
+
+
 def test_some_user_and_no_value_model(server: Served) -> None:
     done = penchant("recommend", "--any", "--address", server.address, "-k", "3")
     assert done.returncode == 0 and "no value model" in done.stdout
@@ -47,6 +60,10 @@ def test_what_cannot_be_read(value_server: Served) -> None:
         (("user-011", "--weight", "ghost=1"), "no head 'ghost'; this bundle has: watch, order"),
         (("user-011", "--cap", "craft=0"), "allowed: 1 or more"),
         (("user-011", "--share", "lives=0.1"), "no kind 'lives'; kinds: product"),
+        (("user-011", "--floor", "old=0.1"), "write new=NUMBER, small=NUMBER or COLUMN:VALUE"),
+        (("user-011", "--floor", "small=0.1"), "no creators can be told by 'creator'; by: circle"),
+        (("user-011", "--origin", "new=0.1"), "no origin 'new'; origins: known, forgotten"),
+        (("user-011", "--method", "best"), "no method 'best'; methods: mmr, dpp"),
         (("user-011", "--filter", "price=cheap"), "--filter price=cheap: "),
     ):
         done = penchant("recommend", *arguments, *where)

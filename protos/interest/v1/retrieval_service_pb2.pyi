@@ -309,6 +309,8 @@ class RecommendRequest(google.protobuf.message.Message):
     TIME_US_FIELD_NUMBER: builtins.int
     WEIGHTS_FIELD_NUMBER: builtins.int
     SLATE_FIELD_NUMBER: builtins.int
+    EXPLAIN_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
     k: builtins.int
     """How many items each slate shows at most."""
     num_candidates: builtins.int
@@ -321,6 +323,10 @@ class RecommendRequest(google.protobuf.message.Message):
     """Show items of the user's history, too."""
     time_us: builtins.int
     """The time to answer for, as in RetrieveRequest."""
+    explain: builtins.bool
+    """Say in words why each item is shown."""
+    language: builtins.str
+    """In which language: `en` or `zh`; empty: the dataset's, or English where that is neither."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
         """One query, or a batch; all share the options below."""
@@ -354,9 +360,11 @@ class RecommendRequest(google.protobuf.message.Message):
         time_us: builtins.int = ...,
         weights: collections.abc.Iterable[global___ValueWeight] | None = ...,
         slate: global___Slate | None = ...,
+        explain: builtins.bool = ...,
+        language: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["slate", b"slate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["fields", b"fields", "filters", b"filters", "include_seen", b"include_seen", "k", b"k", "num_candidates", b"num_candidates", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["explain", b"explain", "fields", b"fields", "filters", b"filters", "include_seen", b"include_seen", "k", b"k", "language", b"language", "num_candidates", b"num_candidates", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
 
 global___RecommendRequest = RecommendRequest
 
@@ -373,10 +381,15 @@ class RerankRequest(google.protobuf.message.Message):
     TIME_US_FIELD_NUMBER: builtins.int
     WEIGHTS_FIELD_NUMBER: builtins.int
     SLATE_FIELD_NUMBER: builtins.int
+    EXPLAIN_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
     k: builtins.int
     """How many items each slate shows at most; 0: all."""
     objective: builtins.str
     time_us: builtins.int
+    explain: builtins.bool
+    """As in RecommendRequest."""
+    language: builtins.str
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UserQuery]:
         """Who the candidates are for; all queries share the options below."""
@@ -409,9 +422,11 @@ class RerankRequest(google.protobuf.message.Message):
         time_us: builtins.int = ...,
         weights: collections.abc.Iterable[global___ValueWeight] | None = ...,
         slate: global___Slate | None = ...,
+        explain: builtins.bool = ...,
+        language: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["slate", b"slate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["counts", b"counts", "fields", b"fields", "item_ids", b"item_ids", "k", b"k", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "explain", b"explain", "fields", b"fields", "item_ids", b"item_ids", "k", b"k", "language", b"language", "objective", b"objective", "queries", b"queries", "slate", b"slate", "time_us", b"time_us", "weights", b"weights"]) -> None: ...
 
 global___RerankRequest = RerankRequest
 
@@ -444,11 +459,29 @@ class Slate(google.protobuf.message.Message):
     DIVERSITY_FIELD_NUMBER: builtins.int
     CAPS_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    FLOORS_FIELD_NUMBER: builtins.int
+    EXPLORATION_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    ORIGINS_FIELD_NUMBER: builtins.int
     diversity: builtins.float
-    """0: by value alone. 1: unlike each other, whatever the value. Between: maximal marginal relevance
-    (Carbonell and Goldstein, SIGIR 1998), value scaled to 0 … 1 against the cosine to the most alike
-    item above. Absent: the server's default.
+    """0: by value alone. 1: unlike each other, whatever the value. Between: value scaled to 0 … 1
+    against likeness, as `method` counts it. Absent: the server's default.
     """
+    method: builtins.str
+    """What likeness is. `mmr`, or empty: maximal marginal relevance, the cosine to the most alike item
+    above (Carbonell and Goldstein, SIGIR 1998). `dpp`: a determinantal point process, the log
+    determinant of the cosines of all items above together (Chen, Zhang and Zhou, NeurIPS 2018).
+    """
+    window: builtins.int
+    """With `dpp`: how many of the items right above count; 0: all."""
+    exploration: builtins.float
+    """0: rank by what the value model expects. Above 0, at most 1: by what it might be wrong about
+    (Thompson sampling), the less is known of an item the more; 1: a draw from all that is possible.
+    """
+    seed: builtins.int
+    """The same seed, above 0, draws the same for the same request. 0: another draw each time."""
     @property
     def caps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Cap]:
         """At most so many items with one value of a column."""
@@ -457,18 +490,143 @@ class Slate(google.protobuf.message.Message):
     def kinds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___KindShare]:
         """At least such shares of kinds, where there are items of them."""
 
+    @property
+    def floors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ExposureFloor]:
+        """Who is to be seen, whatever the value model thinks of them."""
+
+    @property
+    def origins(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OriginShare]:
+        """At least such shares of origins (see Candidates), where there are items of them."""
+
     def __init__(
         self,
         *,
         diversity: builtins.float | None = ...,
         caps: collections.abc.Iterable[global___Cap] | None = ...,
         kinds: collections.abc.Iterable[global___KindShare] | None = ...,
+        method: builtins.str = ...,
+        window: builtins.int = ...,
+        floors: collections.abc.Iterable[global___ExposureFloor] | None = ...,
+        exploration: builtins.float = ...,
+        seed: builtins.int = ...,
+        origins: collections.abc.Iterable[global___OriginShare] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_diversity", b"_diversity", "diversity", b"diversity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_diversity", b"_diversity", "caps", b"caps", "diversity", b"diversity", "kinds", b"kinds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_diversity", b"_diversity", "caps", b"caps", "diversity", b"diversity", "exploration", b"exploration", "floors", b"floors", "kinds", b"kinds", "method", b"method", "origins", b"origins", "seed", b"seed", "window", b"window"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_diversity", b"_diversity"]) -> typing.Literal["diversity"] | None: ...
 
 global___Slate = Slate
+
+@typing.final
+class ExposureFloor(google.protobuf.message.Message):
+    """A group of items that is to get a share of the places."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEW_ITEMS_FIELD_NUMBER: builtins.int
+    SMALL_CREATORS_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    PACED_FIELD_NUMBER: builtins.int
+    LEAST_FIELD_NUMBER: builtins.int
+    share: builtins.float
+    """Above 0, at most 1; of k, rounded down, but at least one item."""
+    paced: builtins.bool
+    """False: each slate has that share. True: all slates together have it, as they come: members are
+    lifted by a price that rises while they fall short, so that slates where they cost much give
+    less. Each worker keeps its own account.
+    """
+    least: builtins.int
+    """With `paced`: at least so many in each slate."""
+    @property
+    def new_items(self) -> global___NewItems: ...
+    @property
+    def small_creators(self) -> global___SmallCreators: ...
+    @property
+    def filter(self) -> interest.v1.types_pb2.Filter:
+        """The items where it holds."""
+
+    def __init__(
+        self,
+        *,
+        new_items: global___NewItems | None = ...,
+        small_creators: global___SmallCreators | None = ...,
+        filter: interest.v1.types_pb2.Filter | None = ...,
+        share: builtins.float = ...,
+        paced: builtins.bool = ...,
+        least: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter", "group", b"group", "new_items", b"new_items", "small_creators", b"small_creators"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "group", b"group", "least", b"least", "new_items", b"new_items", "paced", b"paced", "share", b"share", "small_creators", b"small_creators"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["group", b"group"]) -> typing.Literal["new_items", "small_creators", "filter"] | None: ...
+
+global___ExposureFloor = ExposureFloor
+
+@typing.final
+class NewItems(google.protobuf.message.Message):
+    """Items of which little is known. At least one of the two; both must hold where both are given."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_AGE_DAYS_FIELD_NUMBER: builtins.int
+    MAX_EVENTS_FIELD_NUMBER: builtins.int
+    max_age_days: builtins.float
+    """Created at most so many days before the time of the answer, or after the bundle was made."""
+    max_events: builtins.int
+    """At most so many events of histories when the bundle was made."""
+    def __init__(
+        self,
+        *,
+        max_age_days: builtins.float = ...,
+        max_events: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_events", b"_max_events", "max_events", b"max_events"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_events", b"_max_events", "max_age_days", b"max_age_days", "max_events", b"max_events"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_events", b"_max_events"]) -> typing.Literal["max_events"] | None: ...
+
+global___NewItems = NewItems
+
+@typing.final
+class SmallCreators(google.protobuf.message.Message):
+    """Items of the creators who, fewest events first, have `tail` of all events together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    TAIL_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """A category column that is declared filterable; empty: `creator`."""
+    tail: builtins.float
+    """Above 0, below 1; 0: 0.2."""
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        tail: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field", "tail", b"tail"]) -> None: ...
+
+global___SmallCreators = SmallCreators
+
+@typing.final
+class OriginShare(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    origin: builtins.str
+    """`known`, `forgotten`, `adjacent` or `exploratory`."""
+    share: builtins.float
+    """As in KindShare."""
+    def __init__(
+        self,
+        *,
+        origin: builtins.str = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["origin", b"origin", "share", b"share"]) -> None: ...
+
+global___OriginShare = OriginShare
 
 @typing.final
 class Cap(google.protobuf.message.Message):
@@ -568,6 +726,12 @@ class Provenance(google.protobuf.message.Message):
     VALUE_RANKS_FIELD_NUMBER: builtins.int
     REASONS_FIELD_NUMBER: builtins.int
     REASON_NAMES_FIELD_NUMBER: builtins.int
+    EXPLANATIONS_FIELD_NUMBER: builtins.int
+    EXPLANATION_TEXTS_FIELD_NUMBER: builtins.int
+    BEST_VALUES_FIELD_NUMBER: builtins.int
+    COSTS_FIELD_NUMBER: builtins.int
+    COST_NAMES_FIELD_NUMBER: builtins.int
+    PACED_SHARES_FIELD_NUMBER: builtins.int
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """The sum over heads of weight times chance; the retrieval score where the bundle has no heads, or
@@ -593,11 +757,37 @@ class Provenance(google.protobuf.message.Message):
     @property
     def reasons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Why it holds its place, as an index into reason_names: `value`, `diversity` (moved by it),
-        `kind_share` (there to meet a kind's share).
+        `kind_share`, `exposure_floor`, `origin_share` (there to meet one), `exploration` (there by what
+        it may be worth).
         """
 
     @property
     def reason_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def explanations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Where `explain` was asked: why in words, as an index into explanation_texts."""
+
+    @property
+    def explanation_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def best_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """One a query: the sum of the values of its best k candidates."""
+
+    @property
+    def costs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """num_queries * num_steps, query after query: how much of that each step gave up, in the order of
+        cost_names: `exploration`, `caps`, `floors`, `shares`, `diversity`. The values of a slate add up
+        to its best value less its costs.
+        """
+
+    @property
+    def cost_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def paced_shares(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """One a paced floor of the request, in order: what share of the places its group had in the latest
+        slates of this worker, this answer's included.
+        """
+
     def __init__(
         self,
         *,
@@ -608,8 +798,14 @@ class Provenance(google.protobuf.message.Message):
         value_ranks: collections.abc.Iterable[builtins.int] | None = ...,
         reasons: collections.abc.Iterable[builtins.int] | None = ...,
         reason_names: collections.abc.Iterable[builtins.str] | None = ...,
+        explanations: collections.abc.Iterable[builtins.int] | None = ...,
+        explanation_texts: collections.abc.Iterable[builtins.str] | None = ...,
+        best_values: collections.abc.Iterable[builtins.float] | None = ...,
+        costs: collections.abc.Iterable[builtins.float] | None = ...,
+        cost_names: collections.abc.Iterable[builtins.str] | None = ...,
+        paced_shares: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chances", b"chances", "heads", b"heads", "reason_names", b"reason_names", "reasons", b"reasons", "retrieval_ranks", b"retrieval_ranks", "value_ranks", b"value_ranks", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["best_values", b"best_values", "chances", b"chances", "cost_names", b"cost_names", "costs", b"costs", "explanation_texts", b"explanation_texts", "explanations", b"explanations", "heads", b"heads", "paced_shares", b"paced_shares", "reason_names", b"reason_names", "reasons", b"reasons", "retrieval_ranks", b"retrieval_ranks", "value_ranks", b"value_ranks", "values", b"values"]) -> None: ...
 
 global___Provenance = Provenance
 

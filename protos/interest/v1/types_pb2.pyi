@@ -224,6 +224,8 @@ class Candidates(google.protobuf.message.Message):
     CIRCLES_FIELD_NUMBER: builtins.int
     CIRCLE_NAMES_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
+    ORIGINS_FIELD_NUMBER: builtins.int
+    ORIGIN_NAMES_FIELD_NUMBER: builtins.int
     @property
     def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -252,6 +254,15 @@ class Candidates(google.protobuf.message.Message):
     def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
         """The item columns asked for in `fields`, in that order."""
 
+    @property
+    def origins(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Where the candidate comes from, as an index into origin_names: `known` (a circle of what the
+        user does lately), `forgotten` (of what they once did), `adjacent` (next to a known one),
+        `exploratory` (none of these). Empty where nobody asks (FindSimilar).
+        """
+
+    @property
+    def origin_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -262,8 +273,10 @@ class Candidates(google.protobuf.message.Message):
         circles: collections.abc.Iterable[builtins.int] | None = ...,
         circle_names: collections.abc.Iterable[builtins.str] | None = ...,
         columns: collections.abc.Iterable[global___Column] | None = ...,
+        origins: collections.abc.Iterable[builtins.int] | None = ...,
+        origin_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["circle_names", b"circle_names", "circles", b"circles", "columns", b"columns", "counts", b"counts", "interests", b"interests", "item_ids", b"item_ids", "scores", b"scores"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["circle_names", b"circle_names", "circles", b"circles", "columns", b"columns", "counts", b"counts", "interests", b"interests", "item_ids", b"item_ids", "origin_names", b"origin_names", "origins", b"origins", "scores", b"scores"]) -> None: ...
 
 global___Candidates = Candidates
 

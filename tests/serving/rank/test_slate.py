@@ -1,11 +1,17 @@
 """Slates against arithmetic worked out by hand, and against a slow reference."""
 
+from collections import Counter
+from itertools import combinations, permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.rank.slate import REASONS, Floor, Group, arrange
+from serving.rank.dpp import RIDGE
+from serving.rank.floors import Floor
+from serving.rank.places import Group
+from serving.rank.slate import REASONS, arrange
 
 VALUES = np.array([0.5, 1.0, 0.0, 0.9, 0.5], np.float32)
 
@@ -158,12 +164,160 @@ def test_as_the_slow_reference(
         floors=[Floor(kinds == sort, number) for sort, number in enumerate(least)],
     )
     expected = reference(values, k, vectors, diversity, codes.tolist(), most, kinds.tolist(), least)
-    assert slate.places.tolist() == expected
+    lacks = [
+        max(number - int((kinds[expected] == sort).sum()), 0) for sort, number in enumerate(least)
+    ]
     for sort, number in enumerate(least):
-        have = int((kinds[slate.places] == sort).sum())
-        assert slate.missing[sort] == max(number - have, 0) or have >= number
+        assert slate.missing[sort] == max(number - int((kinds[slate.places] == sort).sum()), 0)
+    if slate.places.tolist() != expected:  # set aside for floors what caps would have closed
+        assert sum(slate.missing) < sum(lacks)
+    assert max(Counter(codes[slate.places].tolist()).values(), default=0) <= most
 
 
 def test_nothing_above_zero_needs_vectors() -> None:
     with pytest.raises(AssertionError):
         arrange(VALUES, 3, diversity=0.5)
+
+
+def best_sum(values: np.ndarray, k: int, floors: list[Floor]) -> tuple[int, float]:
+    """Over all sets of k: how few items floors lack at least, and the highest sum of such a set."""
+    found = [
+        (
+            sum(max(f.least - int(f.members[list(some)].sum()), 0) for f in floors),
+            -float(values[list(some)].sum()),
+        )
+        for some in combinations(range(len(values)), min(k, len(values)))
+    ]
+    lacks, negative = min(found)
+    return lacks, -negative
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    st.integers(0, 10_000),
+)
+def test_overlapping_floors_cost_as_little_as_can_be(
+    num: int, k: int, least: list[int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=num).astype(np.float32)
+    floors = [Floor(rng.random(num) < 0.4, number) for number in least]
+    slate = arrange(values, k, floors=floors)
+    lacks, most = best_sum(values, k, floors)
+    assert len(slate.places) == min(k, num)
+    assert sum(slate.missing) == lacks
+    if not lacks:
+        assert float(values[slate.places].sum()) == pytest.approx(most, abs=1e-5)
+
+
+def test_an_item_of_two_floors_counts_for_both() -> None:
+    # Best two by value: 1 and 3. Both floors are met by 4 alone, at a cost of 0.9 - 0.5.
+    new = Floor(np.array([True, False, False, False, True]), 1, "exposure_floor")
+    small = Floor(np.array([False, False, True, False, True]), 1, "exposure_floor")
+    slate = arrange(VALUES, 2, floors=[new, small])
+    assert slate.places.tolist() == [1, 4] and slate.missing == (0, 0)
+    assert named(slate.reasons) == ["value", "exposure_floor"]
+
+
+def test_what_caps_would_close_is_set_aside_for_floors() -> None:
+    # The only new item is of the creator of the best one, of whom one may be shown.
+    creator = Group(np.array([1, 7, 7, 2, 3], np.int32), 1)
+    new = Floor(np.array([False, False, True, False, False]), 1, "exposure_floor")
+    slate = arrange(VALUES, 3, caps=[creator], floors=[new])
+    assert slate.places.tolist() == [3, 0, 2] and slate.missing == (0,)
+    assert named(slate.reasons) == ["value", "value", "exposure_floor"]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 6), st.integers(0, 10_000))
+def test_one_floor_and_one_cap_lack_no_more_than_they_must(
+    num: int, k: int, least: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=num).astype(np.float32)
+    codes, members = rng.integers(0, 3, num), rng.random(num) < 0.5
+    slate = arrange(
+        values, k, caps=[Group(codes.astype(np.int32), 1)], floors=[Floor(members, least)]
+    )
+    sets = [
+        some
+        for size in range(min(k, num) + 1)
+        for some in combinations(range(num), size)
+        if len(set(codes[list(some)].tolist())) == size
+    ]
+    possible = max(int(members[list(some)].sum()) for some in sets)
+    assert slate.missing == (max(least - possible, 0),)
+
+
+def kernel(values: np.ndarray, vectors: np.ndarray, strength: float) -> np.ndarray:
+    """The kernel of serving/rank/dpp.py, written out in float64."""
+    unit = vectors.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    worth = values.astype(np.float64) - values.min()
+    worth /= max(worth.max(), 1e-300)
+    quality = np.exp((1 - strength) / (2 * strength) * worth)
+    likeness = (1 - RIDGE) * unit @ unit.T + RIDGE * np.eye(len(values))
+    found: np.ndarray = quality[:, None] * likeness * quality
+    return found
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.integers(2, 9),
+    st.integers(1, 9),
+    st.sampled_from([0.2, 0.5, 1.0]),
+    st.sampled_from([0, 1, 2, 4]),
+    st.integers(0, 10_000),
+)
+def test_greedy_determinants_as_worked_out_one_by_one(
+    num: int, k: int, strength: float, window: int, seed: int
+) -> None:
+    """Fewer numbers a vector than items: without the ridge, later determinants would all be 0."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=num).astype(np.float32)
+    vectors = rng.normal(size=(num, 3)).astype(np.float32)
+    slate = arrange(values, k, vectors=vectors, diversity=strength, method="dpp", window=window)
+    full = kernel(values, vectors, strength)
+    chosen: list[int] = []
+    for place in slate.places.tolist():
+        above = chosen[-window:] if window else chosen
+        before = np.linalg.det(full[np.ix_(above, above)]) if above else 1.0
+        gains = {
+            i: np.linalg.det(full[np.ix_([*above, i], [*above, i])]) / before
+            for i in range(num)
+            if i not in chosen
+        }
+        assert gains[place] >= max(gains.values()) * (1 - 1e-3)
+        chosen.append(place)
+    assert len(chosen) == min(k, num)
+
+
+def test_two_of_three_by_their_determinant() -> None:
+    # Alike values; 0 and 1 point nearly the same way, 2 is at right angles to 0.
+    vectors = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
+    slate = arrange(np.ones(3, np.float32), 2, vectors=vectors, diversity=0.5, method="dpp")
+    full = kernel(np.ones(3), vectors, 0.5)
+    best = max(permutations(range(3), 2), key=lambda two: np.linalg.det(full[np.ix_(two, two)]))
+    assert set(slate.places.tolist()) == set(best) == {0, 2}
+    assert named(slate.reasons) == ["value", "diversity"]
+
+
+def test_determinants_keep_caps_and_floors() -> None:
+    rng = np.random.default_rng(5)
+    values, vectors = rng.random(60).astype(np.float32), rng.normal(size=(60, 8)).astype(np.float32)
+    creators, kinds = rng.integers(0, 12, 60).astype(np.int32), rng.integers(0, 3, 60)
+    slate = arrange(
+        values,
+        20,
+        vectors=vectors,
+        diversity=0.4,
+        method="dpp",
+        caps=[Group(creators, 2)],
+        floors=[Floor(kinds == 0, 9)],
+    )
+    assert len(set(slate.places.tolist())) == 20 and slate.missing == (0,)
+    assert int((kinds[slate.places] == 0).sum()) >= 9
+    assert np.bincount(creators[slate.places]).max() <= 2
