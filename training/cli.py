@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from training.attribution_cli import attribute
 from training.embed_cli import embedders
 from training.evaluate_cli import evaluate
 from training.import_cli import importers
@@ -25,6 +26,7 @@ _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
 app.add_typer(embedders, name="embed")
+app.command()(attribute)
 app.command()(evaluate)
 app.command()(train_value)
 app.command()(evaluate_value)
