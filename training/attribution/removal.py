@@ -28,7 +28,9 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 _REFRESH = 5
-"""Steps between two counts of what the rates expect of each user and item."""
+"""Steps between two looks at who differs: users, cells and items, whose factors hold until then."""
+_FREE = 25
+"""Steps before the penalty counts: at its start a kernel that is real explains little too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,26 +55,26 @@ def fit_removal(
     num_touches: int,
     *,
     steps: int = 150,
-    tolerance: float = 3e-6,
+    tolerance: float = 1e-4,
     penalty: float = 1.0,
     control: bool = True,
 ) -> Removal:
-    """Fit by expectation-maximisation until the credited share moves less than `tolerance`.
+    """Fit by expectation-maximisation until the credited share moves less than `tolerance` in five steps.
 
     penalty: so many are subtracted from a kernel's orders; one that has no more explains noise.
     control: False leaves the negative control out, for comparison.
     """
-    fit = _Fit(rates, penalty=penalty, control=control)
+    fit = _Fit(rates, control=control)
     share_before, step = -1.0, 0
     for step in range(1, steps + 1):
         fit.share_out()
         if step % _REFRESH == 1:
             fit.expect()
-        fit.estimate()
-        if step > 2 * _REFRESH:  # the common rates first, then who differs from them
+        fit.estimate(penalty if step > _FREE else 0.0)
+        if step % _REFRESH == 0 and step > _REFRESH:  # first the rates that all have in common
             fit.tell_apart()
             share = float(fit.caused.sum()) / max(fit.num_orders, 1)
-            if abs(share - share_before) < tolerance:
+            if step > 2 * _FREE and abs(share - share_before) < tolerance:
                 break
             share_before = share
     terms = rates.terms
@@ -94,8 +96,8 @@ class _Fit:
     """Of the Gamma priors around 1 of a user's scale, of a user's background rate in a circle and
     of an item's stirring power: so many orders weigh as much as the prior."""
 
-    def __init__(self, rates: Rates, *, penalty: float, control: bool) -> None:
-        self.rates, self.penalty, self.has_control = rates, penalty, control
+    def __init__(self, rates: Rates, *, control: bool) -> None:
+        self.rates, self.has_control = rates, control
         terms, cells = rates.terms, rates.cells
         self.num_orders, self.num_cells = len(rates.user_of_order), len(cells.user)
         self.width = np.diff(rates.edges)
@@ -114,7 +116,7 @@ class _Fit:
         """Orders that a touch of a depth and relation adds in the end."""
         self.fades = np.full(self.shape[1:], even)
         """When they come: a density over days."""
-        self.coincides = np.full(self.shape[:2], 0.0005 if control else 0.0)
+        self.coincides = np.full(self.shape[:2], 0.002 if control else 0.0)
         self.coincides_lag = np.full(len(self.width), even)
         """The same of the control, which looks both ways."""
         self.scale, self.power = np.ones(rates.num_users), np.ones(rates.num_items)
@@ -139,8 +141,7 @@ class _Fit:
         """How many orders the rates expect of each user and item, and how long, so weighted, each
         kind of episode stood open."""
         rates, openings, cells = self.rates, self.rates.openings, self.rates.cells
-        stirred = openings.holds * self.adds[openings.depth] * (openings.after @ self.fades.T)
-        stirred = stirred.sum(1)
+        stirred = self._stirs()
         beside = (openings.holds * self.coincides[openings.depth]).sum(1)
         beside *= openings.around @ self.coincides_lag
         expected = _sums(
@@ -151,12 +152,11 @@ class _Fit:
         )
         self.scale = (self.user_strength + self.user_orders) / (self.user_strength + expected)
         weight = self.scale[openings.user]
-        self.expected_of_item = _sums(openings.item, stirred * weight, rates.num_items)
         self.open_after = self._open(weight * self.power[openings.item], openings.after)
         self.open_around = self._open(weight, openings.around)
         self.spent = (self.scale * cells.days)[cells.user]
 
-    def estimate(self) -> None:
+    def estimate(self, penalty: float) -> None:
         """M: the rates, as orders that each part brought for the time that it stood open."""
         rates, cells = self.rates, self.rates.cells
         stood = _sums(cells.level, self.spent * self.cell_factor, rates.num_levels)
@@ -164,16 +164,19 @@ class _Fit:
         self.level_rate = brought / np.maximum(stood, 1e-9)
         brought = self._by_kind(self.caused)
         expects = np.einsum("drb,rb->dr", self.open_after, self.fades)
-        self.adds = np.maximum(brought.sum(2) - self.penalty, 0) / np.maximum(expects, 1e-9)
+        self.adds = np.maximum(brought.sum(2) - penalty, 0) / np.maximum(expects, 1e-9)
         opened = np.einsum("dr,drb->rb", self.adds, self.open_after)
         self.fades = _densities(brought.sum(0), opened, self.width)
         if self.has_control:
+            brought = self._by_kind(self.beside)
             expects = self.open_around @ self.coincides_lag
-            self.coincides = self._by_kind(self.beside).sum(2) / np.maximum(expects, 1e-9)
+            self.coincides = brought.sum(2) / np.maximum(expects, 1e-9)
+            opened = np.einsum("dr,drb->b", self.coincides, self.open_around)
+            self.coincides_lag = _densities(brought.sum((0, 1))[None], opened[None], self.width)[0]
 
     def tell_apart(self) -> None:
         """Who orders more from a circle, and which item stirs more, than the common rates say."""
-        terms, cells = self.rates.terms, self.rates.cells
+        terms, cells, openings = self.rates.terms, self.rates.cells, self.rates.openings
         strength, at = self.cell_strength, cells.of_order
         found = _sums(at, self.background, self.num_cells)
         due = strength + self.level_rate[cells.level] * self.spent
@@ -181,10 +184,18 @@ class _Fit:
         self.order_factor = (strength + found[at] - self.background) / due[at]
         strength = self.item_strength
         found = _sums(terms.item, self.caused, self.rates.num_items)
-        due = strength + self.expected_of_item
+        expected = self._stirs() * self.scale[openings.user]
+        due = strength + _sums(openings.item, expected, self.rates.num_items)
         self.power = (strength + found) / due
         mine = _sums(self.pair, self.caused, int(self.pair.max(initial=-1)) + 1)[self.pair]
         self.term_power = (strength + found[terms.item] - mine) / due[terms.item]
+
+    def _stirs(self) -> Float64:
+        """[J] orders that an episode of a usual user and item adds within the log."""
+        openings = self.rates.openings
+        within = openings.after @ self.fades.T
+        stirs: Float64 = (openings.holds * self.adds[openings.depth] * within).sum(1)
+        return stirs
 
     def _open(self, weight: Float64, days: Float64) -> Float64:
         """[depths, relations, B] weighted days; weight: [J], days: [J, B]."""
@@ -204,7 +215,7 @@ def _sums(place: Int64, values: Float64, size: int) -> Float64:
 
 
 def _densities(brought: Float64, open_days: Float64, width: Float64) -> Float64:
-    """[R, B] densities over days: orders brought in each lag bin, for the time that stood open.
+    """[n, B] densities over days: orders brought in each lag bin, for the time that stood open.
 
     A bin that never stood open gets none; where no bin brought anything, all are alike.
     """
