@@ -118,6 +118,15 @@ def train(
     holdout_days: Annotated[
         float | None, typer.Option(help="With --split time: days of test, and of validation.")
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Heads that learn from the days ahead, in one bundle, chosen at each request: "
+            "interest,direct (all that people do, with credit for the orders it stirred; orders "
+            "alone). Needs --split time (docs/training.md).",
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(help="An event that validation and test ask for; repeat for several."),
@@ -149,6 +158,7 @@ def train(
         "max_minutes": max_minutes,
         "split": split,
         "holdout_days": holdout_days,
+        "objectives": None if objectives is None else tuple(objectives.split(",")),
         "targets": tuple(target) if target else None,
         "seen": seen,
     }

@@ -59,7 +59,7 @@ def fit_removal(
     penalty: float = 1.0,
     control: bool = True,
 ) -> Removal:
-    """Fit by expectation-maximisation until the credited share moves less than `tolerance` in five steps.
+    """Fit by expectation-maximisation until the credited share stays within `tolerance`.
 
     penalty: so many are subtracted from a kernel's orders; one that has no more explains noise.
     control: False leaves the negative control out, for comparison.

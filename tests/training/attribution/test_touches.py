@@ -142,7 +142,7 @@ def test_a_visit_that_nothing_led_to_is_the_orders_own(tmp_path: Path) -> None:
 
 
 def test_until_cuts_the_log(tmp_path: Path) -> None:
-    events = [("ann", "brew", "watch", 1.0, {}), ("ann", "tea", "order", 2.0, {})]
+    events: list[Any] = [("ann", "brew", "watch", 1.0, {}), ("ann", "tea", "order", 2.0, {})]
     events += [("bob", "tea", "order", 5.0, {})]
     whole = read(tmp_path / "whole", events)
     cut = read(tmp_path / "cut", events, until=int(whole.orders.time.max()))
