@@ -9,6 +9,7 @@ then opens the truth beside it. The rules (last touch, time decay, position) are
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,22 +94,38 @@ def measure(world: Path, days: tuple[float, ...]) -> Iterator[tuple[str, dict[st
         yield f"{model}, {window:g} days", judge(found, world) | seconds
 
 
+def kept(path: Path | None) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of the worlds that were measured before, by world, seed and days."""
+    if path is None or not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {json.dumps(key): measured for key, measured in lines}
+
+
 def main() -> None:
     """Simulate, attribute, judge, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(100, 105)))
-    parser.add_argument("--days", type=float, nargs="+", default=[7.0, 14.0])
+    parser.add_argument("--days", type=float, nargs="+", default=[7.0])
+    parser.add_argument("--kept", type=Path, help="worlds that were measured, to go on from")
     parser.add_argument("--results", type=Path, default=FOLDER, help="where the result goes")
     options = parser.parse_args()
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name, changes in WORLDS.items():
         for seed in options.seeds:
-            with TemporaryDirectory() as folder:
-                world = Path(folder) / "world"
-                simulate(WorldConfig(seed=seed, **changes), world)
-                for model, figures in measure(world, tuple(options.days)):
-                    found.setdefault(name, {}).setdefault(model, []).append(figures)
-                    print(name, seed, model, figures, flush=True)
+            key = [name, seed, list(options.days)]
+            measured = kept(options.kept).get(json.dumps(key))
+            if measured is None:
+                with TemporaryDirectory() as folder:
+                    world = Path(folder) / "world"
+                    simulate(WorldConfig(seed=seed, **changes), world)
+                    measured = dict(measure(world, tuple(options.days)))
+                if options.kept is not None:
+                    with options.kept.open("a") as file:
+                        file.write(json.dumps([key, measured]) + "\n")
+            for model, figures in measured.items():
+                found.setdefault(name, {}).setdefault(model, []).append(figures)
+                print(name, seed, model, figures, flush=True)
     figures = {
         f"{name}/{model}/{metric}": [round(one[metric], 4) for one in each]
         for name, models in found.items()
