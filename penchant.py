@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "import": _offline("Make a dataset out of your own tables, or out of a public one."),
     "validate": _offline("Check a dataset; name the file, column and row of every fault."),
     "inspect": _offline("Tell what a dataset holds, and what of it is suspicious."),
+    "attribute": _offline("Credit orders to the content that stirred them."),
     "train": _offline("Train the two towers on a dataset."),
     "evaluate": _offline("Rank the whole catalogue for held-out users; print the metrics."),
     "train-value": _offline("Train the value model on a run's towers and logged exposures."),

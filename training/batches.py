@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from model.sequence import PackedLayout, pack
+from training.config import Objective
 from training.negatives import NegativeSampler
+from training.objectives import Drawn, FutureWindows
 
 Int64 = npt.NDArray[np.int64]
 
@@ -81,6 +83,40 @@ class Batch(Tokens):
     """[T] int64: the candidate that is the row's own target, -1 if none."""
     positive_bias: Tensor | None
     candidate_bias: Tensor | None
+    goals: tuple["Goal", ...] = ()
+    """One an objective of the config; none: the event after each token is its only target."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same batch on a device."""
+        moved = Tokens.to(self, device)
+        return replace(moved, goals=tuple(goal.to(device) for goal in self.goals))
+
+
+@dataclass(slots=True)
+class Goal:
+    """What each token should predict for one objective; see Batch for the fields."""
+
+    targets: Tensor
+    weights: Tensor
+    hits: Tensor
+    positive_bias: Tensor | None
+
+    def to(self, device: torch.device) -> "Goal":
+        """The same goal on a device."""
+        bias = None if self.positive_bias is None else self.positive_bias.to(device)
+        return Goal(self.targets.to(device), self.weights.to(device), self.hits.to(device), bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """What tokens learn from where the config names objectives."""
+
+    windows: FutureWindows
+    names: tuple[Objective, ...]
+
+    def draw(self, following: Int64, rng: np.random.Generator) -> list[Drawn]:
+        """What tokens learn from, one an objective; following: [T] the event after each token."""
+        return [self.windows.draw(name, following, rng) for name in self.names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +230,9 @@ def training_batch(
     sampler: NegativeSampler | None,
     correction: float,
     rng: np.random.Generator,
+    objectives: Objectives | None = None,
 ) -> Batch:
-    """One batch in which every token predicts the event after it.
+    """One batch in which every token predicts the event after it, or what its objectives ask for.
 
     windows: of training_windows. sampler: None for the full softmax over num_items.
     """
@@ -206,6 +243,11 @@ def training_batch(
     # after a history that its window cuts off. That event is the last target of the next window.
     learns = (rows >= 0) | (following == data.starts[users])
     weights = torch.from_numpy(np.where(learns, data.weights[following], 0).astype(np.float32))
+    goals = [] if objectives is None else objectives.draw(following, rng)
+    ahead = [
+        (data.items[goal.targets].astype(np.int64), np.where(learns, goal.weights, 0))
+        for goal in goals
+    ]
     if sampler is None:
         item_rows = np.arange(num_items)
         target_places = torch.from_numpy(targets)
@@ -218,22 +260,42 @@ def training_batch(
             hits=target_places,
             positive_bias=None,
             candidate_bias=None,
+            goals=tuple(
+                Goal(torch.from_numpy(rows), torch.from_numpy(w), torch.from_numpy(rows), None)
+                for rows, w in ahead
+            ),
             **_tensors(arrays),
         )
     drawn = sampler.draw(targets, rng)
-    item_rows = np.unique(np.concatenate([rows[rows >= 0], targets, drawn]))
-    place = np.minimum(np.searchsorted(drawn, targets), len(drawn) - 1)
+    item_rows = np.unique(
+        np.concatenate([rows[rows >= 0], targets, drawn, *(found for found, _ in ahead)])
+    )
     return Batch(
         item_rows=torch.from_numpy(item_rows),
         tokens=_places(rows, item_rows),
         targets=_places(targets, item_rows),
         weights=weights,
         candidates=_places(drawn, item_rows),
-        hits=torch.from_numpy(np.where(drawn[place] == targets, place, -1)),
+        hits=_hits(drawn, targets),
         positive_bias=torch.from_numpy(-correction * sampler.log_q[targets]),
         candidate_bias=torch.from_numpy(-correction * sampler.log_q[drawn]),
+        goals=tuple(
+            Goal(
+                _places(found, item_rows),
+                torch.from_numpy(w),
+                _hits(drawn, found),
+                torch.from_numpy(-correction * sampler.log_q[found]),
+            )
+            for found, w in ahead
+        ),
         **_tensors(arrays),
     )
+
+
+def _hits(drawn: Int64, targets: Int64) -> Tensor:
+    """[T] which of the sorted candidates is the row's own target, -1 if none."""
+    place = np.minimum(np.searchsorted(drawn, targets), len(drawn) - 1)
+    return torch.from_numpy(np.where(drawn[place] == targets, place, -1))
 
 
 def epoch_batches(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from training.attribution_cli import attribute
 from training.embed_cli import embedders
 from training.evaluate_cli import evaluate
 from training.import_cli import importers
@@ -25,6 +26,7 @@ _WORLD = WorldConfig()
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
 app.add_typer(embedders, name="embed")
+app.command()(attribute)
 app.command()(evaluate)
 app.command()(train_value)
 app.command()(evaluate_value)
@@ -116,6 +118,15 @@ def train(
     holdout_days: Annotated[
         float | None, typer.Option(help="With --split time: days of test, and of validation.")
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Heads that learn from the days ahead, in one bundle, chosen at each request: "
+            "interest,direct (all that people do, with credit for the orders it stirred; orders "
+            "alone). Needs --split time (docs/training.md).",
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(help="An event that validation and test ask for; repeat for several."),
@@ -147,6 +158,7 @@ def train(
         "max_minutes": max_minutes,
         "split": split,
         "holdout_days": holdout_days,
+        "objectives": None if objectives is None else tuple(objectives.split(",")),
         "targets": tuple(target) if target else None,
         "seen": seen,
     }

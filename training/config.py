@@ -5,12 +5,13 @@ Imports nothing but model/config.py, so the training loop runs under any machine
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.config import FeatureSpec, TowerConfig, require
 from model.errors import ConfigError
 
 Seen = Literal["filter", "converted", "keep"]
+Objective = Literal["interest", "direct"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,18 @@ class RunConfig:
     logq_correction: float = 1.0
     """0 leaves popular items favoured as negatives, 1 corrects fully (Yi et al., RecSys 2019)."""
 
+    objectives: tuple[Objective, ...] = ()
+    """Heads of the user tower that learn from future windows (training/objectives.py), one item
+    space for all; the first is the default of a request. None named: one head that learns from the
+    next event. Needs times and a split by time."""
+    window_days: float = 14.0
+    """objectives: how far ahead of a position its actions may lie."""
+    half_life_days: float = 3.0
+    """objectives: an action so much further ahead is drawn half as often."""
+    credit_days: float = 7.0
+    """objective `interest`: what engaged within so many days before an order weighs as much more as
+    it is credited with (training/attribution/); 0: nothing is."""
+
     learn_repeats: bool = True
     """Whether an event on an item that the user engaged with before is a target. False suits
     logs where one visit leaves several events (watch, like) and serving leaves out seen items."""
@@ -107,6 +120,18 @@ class RunConfig:
         for name in ("max_minutes", "holdout_days"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "above 0, or none")
+        allowed = get_args(Objective)
+        require(
+            set(self.objectives) <= set(allowed)
+            and len(set(self.objectives)) == len(self.objectives),
+            "objectives",
+            ",".join(self.objectives),
+            f"each of {', '.join(allowed)} at most once",
+        )
+        require(0 <= self.credit_days <= 365, "credit_days", self.credit_days, "0 to 365")
+        for name in ("window_days", "half_life_days"):
+            value = getattr(self, name)
+            require(0 < value <= 365, name, value, "above 0, at most 365")
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")
@@ -146,6 +171,7 @@ class RunConfig:
             id_dropout=self.id_dropout if features else 0.0,
             new_item_weight=self.new_item_weight if features else 1.0,
             similarity=self.similarity,
+            **({"objectives": self.objectives} if self.objectives else {}),
         )
 
     def batch_tokens_for(self, num_tokens: int) -> int:

@@ -139,6 +139,10 @@ def evaluate_run(
     towers = TowerRanker(model, vectors, questions, profiles=run.profiles)
     rankers: list[Ranker] = [] if reranker is None else [reranker(towers, questions)]
     rankers.append(towers)
+    rankers += [
+        TowerRanker(model, vectors, questions, profiles=run.profiles, objective=code)
+        for code in range(1, len(run.tower.objectives))
+    ]
     fitted, refused = fit_baselines(
         baselines,
         training,

@@ -22,6 +22,7 @@ from model.towers import TwoTower
 from training.batches import (
     Batch,
     Histories,
+    Objectives,
     Tokens,
     Windows,
     epoch_batches,
@@ -117,6 +118,8 @@ class StepLoss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The weighted mean loss over the batch's tokens, a scalar."""
         vectors = self._items.encode(self.model, batch.item_rows)
+        if batch.goals:
+            return self._ahead(batch, vectors)
         interests = read_interests(self.model, vectors, batch, self._profiles)
         positives = F.embedding(batch.targets, vectors)
         candidates = (
@@ -133,6 +136,46 @@ class StepLoss(nn.Module):
             temperature=self._temperature,
         )
 
+    def _ahead(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """The mean over the objectives of each one's weighted mean loss."""
+        candidates = (
+            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
+        )
+        states = read_states(self.model, vectors, batch, self._profiles)
+        losses = []
+        for code, goal in enumerate(batch.goals):
+            positives = F.embedding(goal.targets, vectors)
+            interests = states.read_out(self.model, code)
+            losses.append(
+                softmax_loss(
+                    pick_interest(interests, positives),
+                    positives,
+                    candidates,
+                    goal.hits,
+                    positive_bias=goal.positive_bias,
+                    candidate_bias=batch.candidate_bias,
+                    weights=goal.weights,
+                    temperature=self._temperature,
+                )
+            )
+        return torch.stack(losses).mean()
+
+
+@dataclass(slots=True)
+class States:
+    """What the user tower makes of T tokens before it reads out one objective's interests."""
+
+    states: Tensor
+    idle: Tensor
+    profile: Tensor | None
+
+    def read_out(self, model: TwoTower, objective: int) -> Tensor:
+        """Interests [T, M, D] for the objective of this code."""
+        code = torch.full(self.states.shape[:1], objective, device=self.states.device)
+        return model.user_tower.read_out(
+            self.states, idle=self.idle, objective=code, profile=self.profile
+        )
+
 
 def read_interests(
     model: TwoTower,
@@ -141,11 +184,26 @@ def read_interests(
     profiles: Mapping[str, Tensor],
     *,
     only_last: bool = False,
+    objective: int = 0,
 ) -> Tensor:
     """Interests [T, M, D] of every token, or [B, M, D] of each sequence's last one.
 
     vectors: [I, D] of tokens.item_rows. profiles: encoded user features [U, ...], by user row.
+    objective: its position in the tower's objectives.
     """
+    states = read_states(model, vectors, tokens, profiles, only_last=only_last)
+    return states.read_out(model, objective)
+
+
+def read_states(
+    model: TwoTower,
+    vectors: Tensor,
+    tokens: Tokens,
+    profiles: Mapping[str, Tensor],
+    *,
+    only_last: bool = False,
+) -> States:
+    """What comes before the objective; see read_interests."""
     tower = model.user_tower
     states = tower.packed(
         vectors, tokens.tokens, tokens.events, tokens.positions, tokens.gaps, tokens.layout
@@ -160,7 +218,7 @@ def read_interests(
     )
     if profile is not None:
         profile = F.embedding(owners, profile)
-    return tower.read_out(states, idle=idle, objective=torch.zeros_like(owners), profile=profile)
+    return States(states, idle, profile)
 
 
 @torch.no_grad()
@@ -173,10 +231,12 @@ def encode_users(
     *,
     profiles: Mapping[str, Tensor],
     batch_users: int = 256,
+    objective: int = 0,
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (user rows [b], interests [b, M, D] float32 numpy) batch by batch, longest first.
 
     item_vectors: [V, D] on the model's device. idle: [len(users)] float32 seconds until now.
+    objective: its position in the tower's objectives.
     """
     model.eval()
     device = item_vectors.device
@@ -188,7 +248,9 @@ def encode_users(
             data, users[chosen], idle[chosen], max_history=model.config.max_history
         ).to(device)
         vectors = item_vectors.index_select(0, tokens.item_rows)
-        interests = read_interests(model, vectors, tokens, profiles, only_last=True)
+        interests = read_interests(
+            model, vectors, tokens, profiles, only_last=True, objective=objective
+        )
         yield tokens.users.cpu().numpy(), interests.float().cpu().numpy()
 
 
@@ -206,11 +268,13 @@ def train(
     report: Reporter,
     progress: Progress,
     optimizer: torch.optim.Optimizer,
+    objectives: Objectives | None = None,
 ) -> Progress:
     """Train until the epochs, the patience or the minutes run out; returns where it ended.
 
     data: histories to learn from, held-out events already cut off. validate: → metrics with
     `ndcg@10`, called on rank 0. progress, optimizer: fresh, or as a checkpoint left them.
+    objectives: what the config's objectives learn from; none where it names none.
     """
     step_loss: nn.Module = StepLoss(model, items, profiles, config.temperature)
     if rank.size > 1:
@@ -253,6 +317,7 @@ def train(
             sampler=sampler,
             correction=config.logq_correction,
             rng=np.random.default_rng([config.seed, step, rank.index]),
+            objectives=objectives,
         )
         return batch.to(rank.device), int(chosen.lengths.sum())
 

@@ -126,16 +126,17 @@ def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) ->
     worst = 0.0
     for users in (spread[:1], spread[-3:], spread):
         idle = np.linspace(0, 1e6, len(users), dtype=np.float32)
-        expected: dict[int, Float32] = {}
         matrix = torch.from_numpy(vectors)
-        for rows, interests in encode_users(
-            model, matrix, data, users, idle, profiles=run.profiles
-        ):
-            expected.update(zip(rows.tolist(), interests, strict=True))
-        found = run_user_tower(session, run, vectors, users, idle)
-        worst = max(
-            worst, *(gap(expected[u], v) for u, v in zip(users.tolist(), found, strict=True))
-        )
+        for objective in range(len(run.tower.objectives)):
+            expected: dict[int, Float32] = {}
+            for rows, interests in encode_users(
+                model, matrix, data, users, idle, profiles=run.profiles, objective=objective
+            ):
+                expected.update(zip(rows.tolist(), interests, strict=True))
+            found = run_user_tower(session, run, vectors, users, idle, objective=objective)
+            worst = max(
+                worst, *(gap(expected[u], v) for u, v in zip(users.tolist(), found, strict=True))
+            )
     empty = {
         "history": np.zeros((1, 1, run.tower.dim), np.float32),
         "events": np.zeros((1, 1), np.int64),
@@ -159,7 +160,13 @@ def user_tower_error(run: Run, model: TwoTower, vectors: Float32, path: Path) ->
 
 
 def run_user_tower(
-    session: Any, run: Run, vectors: Float32, users: Int64, idle: Float32
+    session: Any,
+    run: Run,
+    vectors: Float32,
+    users: Int64,
+    idle: Float32,
+    *,
+    objective: int = 0,
 ) -> Float32:
     """Interests [B, M, D] of user rows from user_tower.onnx, as serving computes them."""
     data = run.data
@@ -176,7 +183,7 @@ def run_user_tower(
         "gaps": batch.gaps,
         "mask": batch.mask,
         "idle": idle,
-        "objective": np.zeros(len(users), np.int64),
+        "objective": np.full(len(users), objective),
         **{name: value[users].numpy() for name, value in run.profiles.items()},
     }
     wanted = {i.name for i in session.get_inputs()}

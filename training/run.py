@@ -36,6 +36,7 @@ from training.dataset import (
 )
 from training.distributed import Rank
 from training.evaluate import validation_metrics
+from training.future import objectives_of, require_future
 from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
 from training.splits import Part, Split, split_events
 from training.text_init import start_from_texts
@@ -144,6 +145,7 @@ def start_run(
         data,
         run.items,
         config,
+        objectives=objectives_of(run),
         profiles=run.profiles,
         popularity=data.popularity().astype(np.float64),
         rank=rank,
@@ -244,6 +246,7 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
     split = split_events(data, config)  # or raise before anything is trained
+    require_future(data.schema, config, split.kind)
     for part in get_args(Part):
         split.questions(part, seen=config.seen)
     schema = data.schema

@@ -42,6 +42,7 @@ class TowerRanker:
     """The towers of a run as a Ranker (training/ranking.py)."""
 
     name = "towers"
+    """Of the first objective; the others are named behind it."""
 
     def __init__(
         self,
@@ -51,9 +52,13 @@ class TowerRanker:
         *,
         profiles: Mapping[str, Tensor],
         how: How = "quota",
+        objective: int = 0,
     ) -> None:
         """vectors: [V, D] of all items, on the model's device. questions: when each user asks. how:
-        interests are merged (model/merge.py)."""
+        interests are merged (model/merge.py). objective: its position in the tower's objectives."""
+        self._objective = objective
+        if objective:
+            self.name = f"towers, {model.config.objectives[objective]}"
         self._model, self._vectors, self._profiles, self._how = model, vectors, profiles, how
         self.vectors: Float32 = vectors.float().cpu().numpy()
         """[V, D]"""
@@ -99,6 +104,7 @@ class TowerRanker:
             users,
             self._idle[users],
             profiles=self._profiles,
+            objective=self._objective,
         ):
             interests[place[rows]] = found
         return interests

@@ -1,0 +1,1 @@
+"""Attribution: which content stirred an order, and how many orders would have come anyway."""
