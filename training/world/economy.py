@@ -39,6 +39,8 @@ class Economy:
         """When the day that is next begins, UTC microseconds."""
         self.orders: list[tuple[Ints, Wishes]] = []
         """What each call to place orders gave: rows in the log, and causes."""
+        self.first_exposure = 0
+        """The number of the first exposure after the warm-up."""
         self._uncaused_a_day = 0
         """Orders that nothing stirs a day beside people's needs, where stirring is below 1."""
 
@@ -53,6 +55,7 @@ class Economy:
             policy.learn(*self.life.live(feed, sessions, self.log, rng))
             self.today += DAY
             progress(number + 1)
+        self.first_exposure = self.log.num_exposures
         self._place(config.begin, None)
         caused = sum(int((wish.time < self.today).sum()) for wish in self.life.wishes)
         self._uncaused_a_day = round((1.0 - config.stirring) * caused / num_days)

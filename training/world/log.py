@@ -115,3 +115,10 @@ class EventLog:
             for name in self._parts[0]
         }
         return {"row": np.arange(since, self.num_rows), **together}
+
+    def exposure_times(self) -> Ints:
+        """[num_exposures] when each was, UTC microseconds, by its number."""
+        code = _CODES["exposure"]
+        return np.concatenate(
+            [np.empty(0, np.int64)] + [part["time"][part["event"] == code] for part in self._parts]
+        )

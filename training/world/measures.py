@@ -20,8 +20,9 @@ TENTH = 10
 """Impressions until the tenth of an item has come."""
 MEASURES: dict[str, str] = {
     "orders": "orders, whatever caused them",
-    "stirred_orders": "orders that a video, an article or a live room stirred",
+    "stirred_orders": "orders that a video, an article or a live room stirred in the loop",
     "card_orders": "orders of a product whose own card was clicked",
+    "to_come": "orders that were stirred that day, and are due after the last",
     "impressions": "slots that were reached",
     "good_watches": "watches of 60% or more, in a hundred impressions",
     "visits": "share of people who come on a day",
@@ -79,7 +80,14 @@ def measure(economy: Economy, *, since: int, notes: Sequence[str] = ()) -> Measu
     by_day["discovered"] = (100.0 / num_people * np.bincount(awoke, minlength=num_days)).tolist()
     total: dict[str, float | None] = {
         name: sum(by_day[name])
-        for name in ("orders", "stirred_orders", "card_orders", "impressions", "discovered")
+        for name in (
+            "orders",
+            "stirred_orders",
+            "card_orders",
+            "to_come",
+            "impressions",
+            "discovered",
+        )
     }
     total |= {name: float(np.mean(by_day[name])) for name in ("visits", "return", "satisfaction")}
     total["good_watches"] = 100.0 * float((watched & good).sum()) / max(int(slots.sum()), 1)
@@ -115,17 +123,24 @@ def mean_entropy(counts: Floats) -> float:
 
 
 def _orders(economy: Economy, since: int, num_days: int) -> dict[str, list[float]]:
-    found = {"orders": np.zeros(num_days)}
-    found |= {"stirred_orders": np.zeros(num_days), "card_orders": np.zeros(num_days)}
+    """Orders by the day; what the warm-up stirred is among `orders` alone, as it is no policy's."""
+    found = {"orders": np.zeros(num_days), "stirred_orders": np.zeros(num_days)}
+    found |= {"card_orders": np.zeros(num_days), "to_come": np.zeros(num_days)}
     for _, orders in economy.orders:
         day = (orders.time - since) // DAY
+        of_loop = orders.exposure >= economy.first_exposure
         for name, those in (
             ("orders", orders.time > 0),
-            ("stirred_orders", orders.content >= 0),
-            ("card_orders", (orders.content < 0) & (orders.at_once == 2)),
+            ("stirred_orders", of_loop & (orders.content >= 0)),
+            ("card_orders", of_loop & (orders.at_once == 2)),
         ):
             at = day[those & (day >= 0) & (day < num_days)]
             found[name] += np.bincount(at, minlength=num_days)
+    shown_at = economy.log.exposure_times()
+    for wish in economy.life.wishes:
+        those = (wish.exposure >= economy.first_exposure) & (wish.time >= economy.today)
+        day = ((shown_at[wish.exposure[those]] - since) // DAY).clip(0, num_days - 1)
+        found["to_come"] += economy.config.stirring * np.bincount(day, minlength=num_days)
     return {name: counts.tolist() for name, counts in found.items()}
 
 
