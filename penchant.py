@@ -10,17 +10,20 @@ for. Knows nothing of what the commands do.
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from model.errors import PenchantError
+from model.errors import ConfigError, PenchantError
 
 if TYPE_CHECKING:
     from serving.client import AsyncClient, Client
+    from training.closed_loop import Policy
+    from training.loop_policies import RequestPolicy
 
 __all__ = ["AsyncClient", "Client", "main"]
 
@@ -113,7 +116,9 @@ def run(name: str, arguments: list[str]) -> None:
     command = COMMANDS[name]
     try:
         app: typer.Typer = importlib.import_module(command.module).app
-        typer.main.get_command(app).main([name, *arguments], prog_name="penchant")
+        typer.main.get_command(app).main(
+            [name, *arguments], prog_name="penchant", obj=open_shop if name == "simulate" else None
+        )
     except PenchantError as error:
         refuse(str(error))
     except OSError as error:
@@ -124,6 +129,36 @@ def run(name: str, arguments: list[str]) -> None:
         if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
             raise
         refuse(f"penchant {name} {missing_extra(command.extra, error.name)}")
+
+
+def open_shop(
+    asked: "RequestPolicy", folder: Path, made: Path, training: Sequence[str]
+) -> "Policy":
+    """A policy of `penchant simulate` that is a real server: training and serving never import each
+    other, so it is put together here.
+
+    asked: what its requests ask for. The rest as serving/shop.py has it. Raises ConfigError where
+    gRPC is not installed.
+    """
+    try:
+        from serving.domain import KindShare, SlateRules
+        from serving.shop import Shop
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
+            raise
+        raise ConfigError(f"a policy with a server {missing_extra('serve', error.name)}") from error
+    slate = SlateRules(
+        diversity=asked.diversity,
+        kinds=tuple(KindShare(kind, share) for kind, share in asked.kinds.items()),
+    )
+    return Shop(
+        folder,
+        made=made,
+        command=(sys.executable, str(Path(__file__).resolve())),
+        options={"slate": slate, "objective": asked.objective},
+        weights=asked.weights,
+        training=training,
+    )
 
 
 def refuse(message: str) -> None:

@@ -12,17 +12,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from model.errors import ConfigError
 from training.attribution_cli import attribute
+from training.closed_loop_cli import run_loop
 from training.embed_cli import embedders
 from training.evaluate_cli import evaluate
 from training.import_cli import importers
 from training.inspect_cli import inspect
+from training.loop_policies import ALONE, SERVED
 from training.recipes import RECIPES, find_recipe
+from training.settings import with_settings
 from training.terminal import console, progress_bar, say, suggest
 from training.value_cli import evaluate_value, train_value
 from training.world.config import WorldConfig
 
 _WORLD = WorldConfig()
+_LOOP = "Closed loop"
 app = typer.Typer(help="From logs to a bundle.", no_args_is_help=True, add_completion=False)
 app.add_typer(importers, name="import")
 app.add_typer(embedders, name="embed")
@@ -45,24 +50,85 @@ Device = Annotated[
 
 @app.command()
 def simulate(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = _WORLD.seed,
     users: Annotated[int, typer.Option(help="How many people.")] = _WORLD.num_users,
     items: Annotated[int, typer.Option(help="How many items of all kinds.")] = _WORLD.num_items,
-    days: Annotated[int, typer.Option(help="How many days of events.")] = _WORLD.num_days,
+    days: Annotated[
+        int, typer.Option(help="How many days of events; with --policy, before the loop.")
+    ] = _WORLD.num_days,
     null: Annotated[
         bool, typer.Option("--null", help="The null world: no content causes any order.")
     ] = False,
+    world: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another value for a parameter of the world, such as taste=2 "
+            "(training/world/config.py says what each does); repeat for several.",
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Then let this policy fill the feeds, and measure what becomes of people, makers "
+            f"and orders; repeat to compare. Without a server: "
+            f"{', '.join(ALONE)}. Answered by a real one: {', '.join(SERVED)}.",
+            rich_help_panel=_LOOP,
+        ),
+    ] = None,
+    loop_days: Annotated[
+        int, typer.Option(help="Days under each policy.", rich_help_panel=_LOOP)
+    ] = 10,
+    retrain_every: Annotated[
+        int,
+        typer.Option(
+            help="Days after which a server exports its events, trains, and activates the new "
+            "bundle; 0: never.",
+            rich_help_panel=_LOOP,
+        ),
+    ] = 5,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another value for a field of the recipe with which servers train, such as "
+            "epochs=6; repeat for several.",
+            rich_help_panel=_LOOP,
+        ),
+    ] = None,
 ) -> None:
     """Make a dataset: a small synthetic interest economy, with what is really true beside it.
 
-    Example: penchant simulate demo-data/world --seed 7
-    """
-    from training.world.simulate import simulate as run
+    With --policy, OUT becomes a closed loop (docs/closed-loop.md): a warm-up,
+    then the same people on the same days under each policy. A policy that is
+    done is kept: the same command after Ctrl-C, or with more policies, goes on.
 
+    Example: penchant simulate demo-data/world --seed 7
+    Example: penchant simulate loop --policy popularity --policy interest
+    """
     config = replace(_WORLD, seed=seed, num_users=users, num_items=items, num_days=days)
     if null:
         config = replace(config, stirring=0.0)
+    config = with_settings(config, world or (), option="--world")
+    if policy:
+        run_loop(
+            config,
+            out,
+            policy,
+            loop_days=loop_days,
+            retrain_every=retrain_every,
+            settings=settings or (),
+            open_server=context.obj,
+        )
+        return
+    if settings:
+        raise ConfigError("--set is for the servers of a closed loop; give a --policy, too.")
+    from training.world.simulate import simulate as run
+
     with progress_bar("simulate") as progress:
         run(config, out, progress=progress)
     say(f"{out} is a dataset now.")
@@ -150,7 +216,6 @@ def train(
     from training.distributed import join
     from training.report import RunReporter
     from training.run import LAST, refuse_folder, start_run
-    from training.settings import with_settings
     from training.validate import validate_dataset
 
     given: dict[str, Any] = {

@@ -133,6 +133,11 @@ def draw(
     description: what it shows, in words, for those who cannot see it; the caption if left out.
     height: in inches where the width is 7.5; on the page it is scaled to the page's width.
     """
+    return Figure(_inline(draw_svg(paint, height=height), description or caption), caption)
+
+
+def draw_svg(paint: Callable[[Axes], object], *, height: float = 2.6) -> str:
+    """An SVG document of its own, as `draw` makes it for a page; its background is transparent."""
     written = io.StringIO()
     with (
         rc_context(
@@ -174,7 +179,7 @@ def draw(
         if axes.get_legend_handles_labels()[1] and axes.get_legend() is None:
             figure.legend(loc="outside upper left", ncols=5)
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    return Figure(_inline(written.getvalue(), description or caption), caption)
+    return written.getvalue()
 
 
 def render(page: Page) -> str:

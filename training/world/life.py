@@ -10,6 +10,7 @@ may become the parent of an order, at once or on a later day: a branching proces
 Oakes 1974), so each stirred order has exactly one cause.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +72,18 @@ class Life:
         that morning, and how many sessions it became; [n] each."""
         self._satiety = np.zeros(shape)
         self._mood = people.strength.argmax(1)
-        self._follows = np.zeros((shape[0], catalogue.num_creators), bool)
-        self._feel = np.zeros(shape)
+        self.follows = np.zeros((shape[0], catalogue.num_creators), bool)
+        """[U, creators], who follows whom."""
+        self.feel = np.zeros(shape)
+        """[U, K], how keen each user is on each interest today; `wake` sets it."""
+
+    def twin(self) -> "Life":
+        """The same people at the same moment, who live on by themselves."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray | list):
+                setattr(other, name, value.copy())
+        return other
 
     def wake(self, day: int, rng: np.random.Generator) -> Sessions:
         """Begin the day that starts at `day` (UTC microseconds): who comes, when, for how long."""
@@ -83,11 +94,11 @@ class Life:
         drawn = rng.random(len(turn)) * pull[:, -1]
         self._mood[turn] = (pull <= drawn[:, None]).sum(1).clip(0, pull.shape[1] - 1)
         lift = 1.0 - np.exp(-self.level)
-        self._feel = people.strength * np.where(awake, 0.85 + 0.25 * lift, 0.5 + 0.35 * lift)
-        focus = np.full(self._feel.shape, 1.0 - 0.5 * config.focus)
+        self.feel = people.strength * np.where(awake, 0.85 + 0.25 * lift, 0.5 + 0.35 * lift)
+        focus = np.full(self.feel.shape, 1.0 - 0.5 * config.focus)
         focus[np.arange(len(focus)), self._mood] = 1.0 + config.focus
-        self._feel *= focus / (1.0 + config.satiation * self._satiety)
-        self._feel += _CURIOSITY
+        self.feel *= focus / (1.0 + config.satiation * self._satiety)
+        self.feel += _CURIOSITY
 
         odds = people.habit + config.retention * (self.satisfaction - _CONTENT)
         chance = 1.0 / (1.0 + np.exp(-odds))
@@ -118,8 +129,8 @@ class Life:
         seen = react(
             feed,
             sessions,
-            feel=self._feel,
-            follows=self._follows,
+            feel=self.feel,
+            follows=self.follows,
             config=self._config,
             catalogue=self._catalogue,
             people=self._people,
@@ -167,12 +178,12 @@ class Life:
         chance = np.where(is_creator & seen.engaged, 0.3, chance)
         at = np.flatnonzero(rng.random(len(chance)) < chance)
         maker = np.where(is_creator[at], seen.item[at], self._catalogue.creator[seen.item[at]])
-        fresh = ~self._follows[seen.user[at], maker]
+        fresh = ~self.follows[seen.user[at], maker]
         at, maker = at[fresh], maker[fresh]
-        pair = seen.user[at] * self._follows.shape[1] + maker
+        pair = seen.user[at] * self.follows.shape[1] + maker
         once = np.sort(np.unique(pair, return_index=True)[1])
         at, maker = at[once], maker[once]
-        self._follows[seen.user[at], maker] = True
+        self.follows[seen.user[at], maker] = True
         log.add(
             "follow",
             user=seen.user[at],

@@ -99,10 +99,26 @@ class EventLog:
         self.num_rows += num
         return rows
 
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """All events: row, user, item, event (a position in EVENTS), time, value, exposure,
-        source, position, propensity; [num_rows] arrays, by row number."""
+    def twin(self) -> "EventLog":
+        """The same events so far; what is added to one is not in the other."""
+        return EventLog(self.num_rows, self.num_exposures, list(self._parts))
+
+    def columns(self, since: int = 0) -> dict[str, NDArray[Any]]:
+        """Events from row `since` on: row, user, item, event (a position in EVENTS), time, value,
+        exposure, source, position, propensity; arrays of one length, by row number."""
+        at, first = len(self._parts), self.num_rows
+        while at and first > since:
+            at -= 1
+            first -= len(self._parts[at]["user"])
         together = {
-            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
+            name: np.concatenate([part[name] for part in self._parts[at:]])[since - first :]
+            for name in self._parts[0]
         }
-        return {"row": np.arange(self.num_rows), **together}
+        return {"row": np.arange(since, self.num_rows), **together}
+
+    def exposure_times(self) -> Ints:
+        """[num_exposures] when each was, UTC microseconds, by its number."""
+        code = _CODES["exposure"]
+        return np.concatenate(
+            [np.empty(0, np.int64)] + [part["time"][part["event"] == code] for part in self._parts]
+        )

@@ -1,6 +1,7 @@
 """The orders of the synthetic world: those that exposures caused, and those that nothing did.
 
-Runs once, after the last day: an order changes nobody's state. Knows nothing of feeds.
+An order changes nobody's state, so those of many days can be placed after the last of them. Knows
+nothing of feeds.
 """
 
 from collections.abc import Sequence
@@ -28,32 +29,40 @@ def place_orders(
     *,
     wishes: Sequence[Wishes],
     log: EventLog,
+    since: int,
+    until: int,
+    rng: np.random.Generator,
+    num_replaced: int | None = None,
 ) -> tuple[Ints, Wishes]:
-    """Write all orders, with the page visits that go before them, to `log`.
+    """Write the orders of the days from `since` to `until` (UTC microseconds), with the page visits
+    that go before them, to `log`.
 
-    A share of 1 - config.stirring of the wishes is replaced by as many orders whose user, time and
-    product depend on no exposure, only on what the user is like: so the volume of orders stays.
-    Returns the orders' rows in the log, [n], and where each came from, by the same positions:
-    `content`, `exposure` and `watch` are -1 where nothing stirred it, `at_once` is 2 for an order
-    of a product card.
+    A share of 1 - config.stirring of the wishes is replaced by as many orders, or `num_replaced`,
+    whose user, time and product depend on no exposure, only on what the user is like: so the
+    volume of orders stays. Wishes for other days are left for other calls; what is due in the last
+    second of a day belongs to the next. Returns the orders' rows in the log, [n], and where each
+    came from, by the same positions: `content`, `exposure` and `watch` are -1 where nothing stirred
+    it, `at_once` is 2 for an order of a product card.
     """
-    rng = np.random.default_rng([config.seed, 4])
+    # What is kept of uncaused orders and of caused ones is drawn apart where days are lived one by
+    # one: the first are then the same whatever was shown.
+    apart = rng if num_replaced is None else rng.spawn(1)[0]
     caused = _together(wishes)
-    caused = _take(caused, np.flatnonzero(caused.time < config.end - SECOND))
-    kept = rng.random(len(caused.user)) < config.stirring
+    due = (caused.time >= since - SECOND) & (caused.time < until - SECOND)
+    caused = _take(caused, np.flatnonzero(due))
+    kept = apart.random(len(caused.user)) < config.stirring
     caused, num_lost = _take(caused, np.flatnonzero(kept)), int((~kept).sum())
+    num_lost = num_lost if num_replaced is None else num_replaced
 
-    needs = rng.poisson(config.need_rate * config.num_days / 30.0 * people.spend)
+    there = people.joined < until
+    needs = rng.poisson(config.need_rate * ((until - since) // DAY) / 30.0 * people.spend * there)
     expressed = people.strength * people.expressed
-    need = _uncaused(np.repeat(np.arange(len(needs)), needs), expressed, config, people, rng)
-    eager = (
-        people.spend
-        * sigmoid(people.habit)
-        * (config.end - people.joined).clip(0, config.end - config.begin)
-    )
+    period = {"since": since, "until": until}
+    need = _uncaused(np.repeat(np.arange(len(needs)), needs), expressed, people, rng, **period)
+    eager = people.spend * sigmoid(people.habit) * (until - people.joined).clip(0, until - since)
     someone = rng.choice(len(eager), num_lost, p=eager / eager.sum())
     both = people.strength * np.where(people.expressed, 1.0, 0.5)
-    replaced = _uncaused(someone, both, config, people, rng)
+    replaced = _uncaused(someone, both, people, rng, **period)
     orders = _together([caused, need, replaced])
 
     product = _choose(orders, catalogue, people, rng)
@@ -87,21 +96,28 @@ def place_orders(
 
 
 def _uncaused(
-    user: Ints, weight: Floats, config: WorldConfig, people: People, rng: np.random.Generator
+    user: Ints,
+    weight: Floats,
+    people: People,
+    rng: np.random.Generator,
+    *,
+    since: int,
+    until: int,
 ) -> Wishes:
     """One order for each of the given users, at a time and of an interest that no exposure moved.
 
     weight: [U, K], how likely each interest is. Days are uniform from the day the user joined.
     """
+    num_days = (until - since) // DAY
     cumulative = np.cumsum(weight, axis=1)[user]
     drawn = rng.random(len(user)) * cumulative[:, -1]
-    first = (people.joined[user].clip(config.begin) - config.begin) // DAY
-    day = first + np.floor(rng.random(len(user)) * (config.num_days - first)).astype(np.int64)
+    first = (people.joined[user].clip(since) - since) // DAY
+    day = first + np.floor(rng.random(len(user)) * (num_days - first)).astype(np.int64)
     none = np.full(len(user), -1)
     return Wishes(
         user=user,
         interest=(cumulative <= drawn[:, None]).sum(1).clip(0, weight.shape[1] - 1),
-        time=config.begin + day * DAY + active_hour(len(user), rng),
+        time=since + day * DAY + active_hour(len(user), rng),
         product=none,
         content=none,
         exposure=none,

@@ -16,6 +16,8 @@ from training.world.people import People
 
 GOOD_WATCH = 0.6
 """Share of an item's duration from which a watch is good."""
+DEPTH_NOISE = 0.8
+"""Standard deviation of chance in the log-odds of the share that is watched."""
 
 _KEENNESS = {PRODUCT: -0.2, VIDEO: 0.4, LIVE: 0.3, ARTICLE: -0.2, CREATOR: -1.2}
 
@@ -54,6 +56,46 @@ class Reactions:
         return self.engaged & (self.depth >= GOOD_WATCH)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What decides a reaction before chance does: [n] arrays."""
+
+    liking: Floats
+    """How much the person cares about what the item is about, 0 to 1."""
+    odds: Floats
+    """Log-odds of a watch or a click."""
+    depth_odds: Floats
+    """Log-odds of the share that is watched, in the middle; chance adds DEPTH_NOISE."""
+
+
+def promise(
+    user: Ints,
+    item: Ints,
+    position: Ints,
+    *,
+    feel: Floats,
+    follows: NDArray[np.bool_],
+    config: WorldConfig,
+    catalogue: Catalogue,
+    people: People,
+) -> Promise:
+    """What n users feel about n items at n positions, row by row; the rest as in `react`."""
+    share = catalogue.share[item]
+    affinity = share * feel[user, catalogue.craft[item]]
+    affinity += (1.0 - share) * feel[user, catalogue.second[item]]
+    liking = np.minimum(affinity, 1.0)
+    style = config.taste * liking * (catalogue.taste[item] * people.taste[user]).sum(1)
+    maker = catalogue.creator[item]
+    fan = np.where(maker >= 0, follows[user, maker.clip(0)], False)
+    keen = np.array([_KEENNESS[code] for code in range(len(_KEENNESS))])[catalogue.kind[item]]
+    odds = -3.4 + 3.4 * affinity + 1.3 * style + 0.6 * catalogue.appeal[item]
+    return Promise(
+        liking=liking,
+        odds=odds + keen + 0.5 * fan - 0.03 * position,
+        depth_odds=-0.3 + 1.3 * affinity + 0.8 * style + 0.7 * catalogue.quality[item],
+    )
+
+
 def react(
     feed: Feed,
     sessions: Sessions,
@@ -71,20 +113,21 @@ def react(
     Slots after the end of a live room or of the period are never reached, and left out.
     """
     item, num = feed.item, len(feed.item)
-    user, kind = sessions.user[feed.session], catalogue.kind[item]
-    share = catalogue.share[item]
-    affinity = share * feel[user, catalogue.craft[item]]
-    affinity += (1.0 - share) * feel[user, catalogue.second[item]]
-    liking = np.minimum(affinity, 1.0)
-    style = config.taste * liking * (catalogue.taste[item] * people.taste[user]).sum(1)
-    maker = catalogue.creator[item]
-    fan = np.where(maker >= 0, follows[user, maker.clip(0)], False)
-    keen = np.array([_KEENNESS[code] for code in range(len(_KEENNESS))])[kind]
-
-    odds = -3.4 + 3.4 * affinity + 1.3 * style + 0.6 * catalogue.appeal[item]
-    engaged = rng.random(num) < sigmoid(odds + keen + 0.5 * fan - 0.03 * feed.position)
+    user = sessions.user[feed.session]
+    promised = promise(
+        user,
+        item,
+        feed.position,
+        feel=feel,
+        follows=follows,
+        config=config,
+        catalogue=catalogue,
+        people=people,
+    )
+    liking = promised.liking
+    engaged = rng.random(num) < sigmoid(promised.odds)
     quality, duration = catalogue.quality[item], catalogue.duration[item]
-    depth = sigmoid(-0.3 + 1.3 * affinity + 0.8 * style + 0.7 * quality + rng.normal(0, 0.8, num))
+    depth = sigmoid(promised.depth_odds + rng.normal(0, DEPTH_NOISE, num))
     seconds = np.where(engaged, np.ceil(depth * duration), 0.0)
     shown = catalogue.links.draw(item, rng)
     opens = engaged & (shown >= 0) & (rng.random(num) < 0.35 * liking * depth)

@@ -48,7 +48,16 @@ def simulate(
         sessions = life.wake(day, rng)
         policy.learn(*life.live(policy.choose(day, sessions, rng), sessions, log, rng))
     tell(0.7, "placing orders")
-    rows, orders = place_orders(config, catalogue, people, wishes=life.wishes, log=log)
+    rows, orders = place_orders(
+        config,
+        catalogue,
+        people,
+        wishes=life.wishes,
+        log=log,
+        since=config.begin,
+        until=config.end,
+        rng=np.random.default_rng([config.seed, 4]),
+    )
 
     tell(0.75, "writing")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ Turns the world's arrays into Arrow tables and writes them. Knows the dataset's 
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from model.schema import KINDS, Feature, Head, Schema, write_schema
 from training.world.catalogue import Catalogue
+from training.world.columns import event_table, numbered, take, times
 from training.world.config import NEVER, WorldConfig
 from training.world.crafts import adjacency, crafts
 from training.world.life import Life, Wishes
@@ -23,7 +23,6 @@ from training.world.log import EVENTS, EventLog, Ints
 from training.world.people import AGE_BANDS, CHANNELS, CITY_TIERS, People
 
 _ROWS_PER_PART = 1_000_000
-_TIME = pa.timestamp("us", tz="UTC")
 _README = """\
 The hidden truth of a simulated world: what people really love, what items are really about, and
 what really caused each order. It is here to judge what was learned. Nothing that learns may read
@@ -81,24 +80,33 @@ def schema(config: WorldConfig) -> Schema:
 
 
 def write_dataset(
-    config: WorldConfig, folder: Path, *, catalogue: Catalogue, people: People, log: EventLog
+    config: WorldConfig,
+    folder: Path,
+    *,
+    catalogue: Catalogue,
+    people: People,
+    log: EventLog,
+    until: int | None = None,
 ) -> NDArray[np.int64]:
     """Write everything but the truth into an existing empty folder.
 
-    Events are sorted by time. Returns [num_rows]: the number in the event_id of each log row.
+    until: as of when, UTC microseconds: items that come later are left out, and their links; the
+    end of the period unless given. Events are sorted by time. Returns [num_rows]: the number in
+    the event_id of each log row.
     """
+    until = config.end if until is None else until
     write_schema(schema(config), folder)
-    _write(_items(config, catalogue), folder / "items.parquet")
+    _write(item_table(catalogue, until=until), folder / "items.parquet")
     users = {
         "user_id": pa.array(people.ids, pa.string()),
-        "age_band": _take(AGE_BANDS, people.age),
-        "city_tier": _take(CITY_TIERS, people.city),
-        "channel": _take(CHANNELS, people.channel),
+        "age_band": take(AGE_BANDS, people.age),
+        "city_tier": take(CITY_TIERS, people.city),
+        "channel": take(CHANNELS, people.channel),
     }
     _write(pa.table(users), folder / "users.parquet")
-    _write(_links(catalogue), folder / "links.parquet")
+    _write(link_table(catalogue, until=until), folder / "links.parquet")
     (folder / "events").mkdir()
-    events, number = _events(catalogue, people, log)
+    events, number = event_table(catalogue, people, log)
     for part, begin in enumerate(range(0, events.num_rows, _ROWS_PER_PART)):
         rows = events.slice(begin, _ROWS_PER_PART)
         _write(rows, folder / "events" / f"part-{part:05d}.parquet")
@@ -134,15 +142,15 @@ def write_truth(
     _write(pa.table(interests), folder / "interests.parquet")
     left, right = np.nonzero(adjacency())
     near = {
-        "interest": _take(keys, left),
-        "neighbour": _take(keys, right),
+        "interest": take(keys, left),
+        "neighbour": take(keys, right),
         "weight": pa.array(adjacency()[left, right]),
     }
     _write(pa.table(near), folder / "adjacency.parquet")
 
     users = {
         "user_id": pa.array(people.ids, pa.string()),
-        "joined_at": _times(people.joined),
+        "joined_at": times(people.joined),
         "spend": pa.array(people.spend),
         "taste": pa.array(list(people.taste), pa.list_(pa.float64())),
     }
@@ -150,11 +158,11 @@ def write_truth(
     user, interest = np.nonzero(people.strength)
     awakened = np.where(people.expressed, NEVER, life.awakened_at)[user, interest]
     loves = {
-        "user_id": _take(people.ids, user),
-        "interest": _take(keys, interest),
-        "state": _take(("latent", "expressed"), people.expressed[user, interest].astype(np.int64)),
+        "user_id": take(people.ids, user),
+        "interest": take(keys, interest),
+        "state": take(("latent", "expressed"), people.expressed[user, interest].astype(np.int64)),
         "strength": pa.array(people.strength[user, interest]),
-        "awakened_at": _times(awakened),
+        "awakened_at": times(awakened),
     }
     _write(pa.table(loves), folder / "user_interests.parquet")
 
@@ -170,20 +178,20 @@ def write_truth(
     two = np.flatnonzero(catalogue.share < 1)
     row = np.concatenate([np.arange(len(catalogue.ids)), two])
     mixture = {
-        "item_id": _take(catalogue.ids, row),
-        "interest": _take(keys, np.concatenate([catalogue.craft, catalogue.second[two]])),
+        "item_id": take(catalogue.ids, row),
+        "interest": take(keys, np.concatenate([catalogue.craft, catalogue.second[two]])),
         "weight": pa.array(np.concatenate([catalogue.share, 1.0 - catalogue.share[two]])),
     }
     _write(pa.table(mixture), folder / "item_interests.parquet")
 
     stirred = orders.content >= 0
     causes = {
-        "event_id": _numbered("e", order_number),
-        "cause": _take(("need", "stirred", "card"), np.where(stirred, 1, orders.at_once)),
-        "interest": _take(keys, orders.interest),
-        "content_item_id": _take(catalogue.ids, orders.content),
-        "content_exposure_id": _numbered("x", np.where(stirred, orders.exposure, -1)),
-        "content_event_id": _numbered("e", np.where(stirred, watch_number, -1)),
+        "event_id": numbered("e", order_number),
+        "cause": take(("need", "stirred", "card"), np.where(stirred, 1, orders.at_once)),
+        "interest": take(keys, orders.interest),
+        "content_item_id": take(catalogue.ids, orders.content),
+        "content_exposure_id": numbered("x", np.where(stirred, orders.exposure, -1)),
+        "content_event_id": numbered("e", np.where(stirred, watch_number, -1)),
     }
     _write(pa.table(causes), folder / "orders.parquet")
     day = np.repeat(np.arange(len(life.visits)), [len(visit[0]) for visit in life.visits])
@@ -191,7 +199,7 @@ def write_truth(
         np.concatenate([visit[column] for visit in life.visits]) for column in range(4)
     )
     visits = {
-        "user_id": _take(people.ids, who),
+        "user_id": take(people.ids, who),
         "day": pa.array(day.astype(np.int32)),
         "return_probability": pa.array(chance),
         "satisfaction": pa.array(satisfaction),
@@ -200,7 +208,9 @@ def write_truth(
     _write(pa.table(visits), folder / "visits.parquet")
 
 
-def _items(config: WorldConfig, catalogue: Catalogue) -> pa.Table:
+def item_table(catalogue: Catalogue, *, until: int, since: int | None = None) -> pa.Table:
+    """The rows of items.parquet as of `until` (UTC microseconds): items that were there by then,
+    rooms once they are on air; with `since`, only those that came after it."""
     all_crafts, timed = crafts(), catalogue.duration > 0
     live = catalogue.air != catalogue.created
     keys = [craft.key for craft in all_crafts]
@@ -208,89 +218,48 @@ def _items(config: WorldConfig, catalogue: Catalogue) -> pa.Table:
     expires = np.where(live, catalogue.gone, NEVER)
     columns = {
         "item_id": pa.array(catalogue.ids, pa.string()),
-        "kind": _take(KINDS, catalogue.kind.astype(np.int64)),
+        "kind": take(KINDS, catalogue.kind.astype(np.int64)),
         "title": pa.array([title[0] for title in catalogue.titles], pa.string()),
-        "created_at": _times(catalogue.created),
-        "expires_at": _times(expires),
-        "available": pa.array(live | (catalogue.gone >= config.end)),
+        "created_at": times(catalogue.created),
+        "expires_at": times(expires),
+        "available": pa.array(live | (catalogue.gone >= until)),
         "title_en": pa.array([title[1] for title in catalogue.titles], pa.string()),
-        "category": _take(departments, catalogue.craft),
-        "craft": _take(keys, np.where(catalogue.labelled, catalogue.craft, -1)),
+        "category": take(departments, catalogue.craft),
+        "craft": take(keys, np.where(catalogue.labelled, catalogue.craft, -1)),
         "culture": pa.array(catalogue.cultures, pa.string()),
-        "creator": _take(catalogue.ids, catalogue.creator),
+        "creator": take(catalogue.ids, catalogue.creator),
         "price": pa.array(catalogue.price, pa.float64(), mask=np.isnan(catalogue.price)),
         "price_band": pa.array(catalogue.price_bands(), pa.string()),
         "tags": pa.array(catalogue.tags, pa.list_(pa.string())),
         "duration": pa.array(catalogue.duration, pa.float64(), mask=~timed),
     }
-    return pa.table(columns)
+    here = catalogue.air < until
+    if since is not None:
+        here &= catalogue.air >= since
+    return pa.table(columns).filter(pa.array(here))
 
 
-def _links(catalogue: Catalogue) -> pa.Table:
+def link_table(catalogue: Catalogue, *, until: int, since: int | None = None) -> pa.Table:
+    """The rows of links.parquet, of the items that `item_table` has for the same times."""
     links = catalogue.links
     owner = np.repeat(np.arange(len(catalogue.ids)), np.diff(links.first))
     made = np.flatnonzero(catalogue.creator >= 0)
-    none = np.full(len(made), NEVER)
+    maker, none = catalogue.creator[made], np.full(len(made), NEVER)
     on_air = links.start > 0
     relation = np.concatenate([on_air.astype(np.int64), np.full(len(made), 2)])
     columns = {
-        "from_item": _take(catalogue.ids, np.concatenate([owner, made])),
-        "to_item": _take(catalogue.ids, np.concatenate([links.product, catalogue.creator[made]])),
-        "relation": _take(("shows", "on_air", "by"), relation),
-        "start": _times(np.concatenate([np.where(on_air, links.start, NEVER), none])),
-        "end": _times(np.concatenate([np.where(on_air, links.end, NEVER), none])),
+        "from_item": take(catalogue.ids, np.concatenate([owner, made])),
+        "to_item": take(catalogue.ids, np.concatenate([links.product, maker])),
+        "relation": take(("shows", "on_air", "by"), relation),
+        "start": times(np.concatenate([np.where(on_air, links.start, NEVER), none])),
+        "end": times(np.concatenate([np.where(on_air, links.end, NEVER), none])),
     }
-    return pa.table(columns)
-
-
-def _events(
-    catalogue: Catalogue, people: People, log: EventLog
-) -> tuple[pa.Table, NDArray[np.int64]]:
-    columns = log.columns()
-    order = np.lexsort((columns["event"], columns["user"], columns["time"]))
-    columns = {name: column[order] for name, column in columns.items()}
-    num = len(order)
-    number = np.empty(num, np.int64)
-    number[order] = np.arange(num)
-    # The place of each event among those of its user, from 0.
-    by_user = np.argsort(columns["user"], kind="stable")
-    first = np.searchsorted(columns["user"][by_user], columns["user"][by_user])
-    sequence = np.empty(num, np.int64)
-    sequence[by_user] = np.arange(num) - first
-    value, propensity = columns["value"], columns["propensity"]
-    position = columns["position"].astype(np.int32)
-    table = {
-        "event_id": _numbered("e", np.arange(num)),
-        "user_id": _take(people.ids, columns["user"]),
-        "item_id": _take(catalogue.ids, columns["item"]),
-        "event": _take(tuple(EVENTS), columns["event"].astype(np.int64)),
-        "timestamp": _times(columns["time"]),
-        "sequence": pa.array(sequence),
-        "value": pa.array(value, pa.float64(), mask=np.isnan(value)),
-        "exposure_id": _numbered("x", columns["exposure"]),
-        "source_item_id": _take(catalogue.ids, columns["source"]),
-        "position": pa.array(position, pa.int32(), mask=position < 0),
-        "propensity": pa.array(propensity, pa.float64(), mask=np.isnan(propensity)),
-    }
-    return pa.table(table), number
+    owner, target = np.concatenate([owner, made]), np.concatenate([links.product, maker])
+    here = (catalogue.air[owner] < until) & (catalogue.air[target] < until)
+    if since is not None:
+        here &= catalogue.air[owner] >= since
+    return pa.table(columns).filter(pa.array(here))
 
 
 def _write(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
-
-
-def _take(values: Sequence[str], at: NDArray[np.int64]) -> pa.Array:
-    """The values at the given positions as strings; null where a position is -1."""
-    positions = pa.array(at, pa.int64(), mask=at < 0)
-    return pa.array(values, pa.string()).take(positions)
-
-
-def _times(values: NDArray[np.int64]) -> pa.Array:
-    """UTC microseconds as timestamps; null where NEVER."""
-    return pa.array(values, pa.int64(), mask=values == NEVER).cast(_TIME)
-
-
-def _numbered(prefix: str, numbers: NDArray[np.int64]) -> pa.Array:
-    """Ids such as e000000123; null where a number is -1."""
-    text = np.char.mod(f"{prefix}%09d", numbers.clip(0))
-    return pa.array(text, pa.string(), mask=numbers < 0)
