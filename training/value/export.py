@@ -20,8 +20,10 @@ from model.tower_session import require_vectors
 from model.towers import TwoTower
 from training.dataset import read_items_table
 from training.run import Run
+from training.value.candidates import Relations
 from training.value.evaluate import VALUE
 from training.value.inputs import ItemArrays, item_arrays
+from training.value.kin import kin_codes
 from training.value.onnx import (
     export_item_side,
     export_request_side,
@@ -88,6 +90,7 @@ def export_value(
         "heads": [head.model_dump(exclude_none=True) for head in value.heads],
         "dim": config.dim,
         "max_history": config.max_history,
+        "kin": list(config.kin),
         "inputs": inputs,
         "item_inputs": item_inputs,
         "stats": {"names": list(value.stats.names), "prior": value.stats.prior.tolist()},
@@ -138,6 +141,10 @@ def _some_requests(
         num_items=data.num_items,
         num_events=run.tower.num_events,
     )
+    kin = None
+    if value.network.config.kin:
+        codes = kin_codes(read_items_table(run.dataset), value.network.config.kin)
+        kin = Relations.of(data, codes)
     users = np.argsort(-data.lengths, kind="stable")[[0, len(data.lengths) // 2, -1]]
     for batch, most, num_candidates in (
         (users[:1], longest, 1),
@@ -175,4 +182,5 @@ def _some_requests(
             "candidates": vectors[candidates],
             "scores": scores,
             "past": past.of(batch, candidates),
+            **({} if kin is None else {"kin": kin.of_candidates(batch, candidates)}),
         }

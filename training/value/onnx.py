@@ -51,6 +51,7 @@ class _FlatRequestSide(nn.Module):
             given["candidates"],
             given["scores"],
             given["past"],
+            given.get("kin"),
         )
         return logits.sigmoid()
 
@@ -90,7 +91,9 @@ def export_request_side(network: ValueNetwork, path: Path) -> list[str]:
     given["candidates"] = torch.randn(batch, candidates, config.dim)
     given["scores"] = torch.ones(batch, candidates)
     given["past"] = torch.ones(batch, candidates, config.num_events)
-    for name in ("candidates", "scores", "past"):
+    if config.kin:
+        given["kin"] = torch.ones(batch, candidates, len(config.kin) * config.num_events)
+    for name in [name for name in ("candidates", "scores", "past", "kin") if name in given]:
         axes[name] = {0: "batch", 1: "candidates"}
     export_graph(_FlatRequestSide(network, list(given)), given, axes, "probabilities", path)
     return list(given)

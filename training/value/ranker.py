@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.dataset import Interactions
+from training.dataset import Interactions, read_items_table
 from training.evaluate import Reranker
 from training.run import Run
 from training.splits import Questions
@@ -18,6 +18,7 @@ from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker
 from training.value.fit import item_side, predict_from
 from training.value.inputs import ItemArrays
+from training.value.kin import kin_codes
 from training.value.stored import StoredValue, has_value, load_value
 
 Int64 = npt.NDArray[np.int64]
@@ -57,6 +58,7 @@ class ValueRanker:
         self._maker = ListMaker.of(
             towers,
             questions,
+            kin=kin_codes(read_items_table(run.dataset), value.network.config.kin),
             profiles=run.profiles,
             retrieved=value.config.candidates,
             engaged=value.config.engaged,

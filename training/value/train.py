@@ -11,6 +11,7 @@ from model.config import ValueConfig
 from model.errors import ConfigError
 from model.towers import TwoTower
 from model.value import ValueNetwork
+from training.dataset import read_items_table
 from training.run import Run
 from training.value.batch import Examples
 from training.value.config import ValueRunConfig
@@ -20,6 +21,7 @@ from training.value.fit import fit_network, predict
 from training.value.from_candidates import counts_of, fit_and_choose
 from training.value.inputs import ItemArrays, item_arrays, make_examples, read_features
 from training.value.item_stats import ItemStats, count_stats
+from training.value.kin import kin_columns
 from training.value.stored import StoredValue, save_value
 
 Progress = Callable[[float, str], None]
@@ -62,9 +64,10 @@ def train_value(
     say = progress or (lambda done, what: None)
     gather = _from_candidates if config.candidates else _from_exposures
     found = gather(run, model, config, lambda done, what: say(0.4 * done, what))
+    kin = _kin(run, config)
     torch.manual_seed(config.seed)
     heads = tuple(head.name for head in found.fit.heads)
-    network = ValueNetwork(network_config(run, config, heads, found.stats))
+    network = ValueNetwork(network_config(run, config, heads, found.stats, kin))
     fitted = fit_network(
         network,
         found.items,
@@ -117,6 +120,7 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
             model,
             shown[name],
             items.vectors,
+            kin=_kin(run, config),
             progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
         )
     counts = {name: _counts(parts[name]) for name in parts}
@@ -133,10 +137,15 @@ def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Pro
     return _Material(stats, items, fit, choose, choose, parts, notes)
 
 
+def _kin(run: Run, config: ValueRunConfig) -> tuple[str, ...]:
+    """The columns of which kin are made."""
+    return kin_columns(read_items_table(run.dataset), run.data.schema, most=config.num_kin)
+
+
 def network_config(
-    run: Run, config: ValueRunConfig, heads: tuple[str, ...], stats: ItemStats
+    run: Run, config: ValueRunConfig, heads: tuple[str, ...], stats: ItemStats, kin: tuple[str, ...]
 ) -> ValueConfig:
-    """The network of a run."""
+    """The network of a run. kin: columns of kin_columns."""
     return ValueConfig(
         vector_dim=run.tower.dim,
         num_interests=run.tower.num_interests,
@@ -147,6 +156,9 @@ def network_config(
         profile_features=run.tower.profile_features,
         has_order=run.tower.has_order,
         has_times=run.tower.has_times,
+        kin=kin,
+        bottom=config.bottom,
+        num_experts=config.num_experts,
         dim=config.dim,
         max_history=config.max_history,
         attention_heads=config.attention_heads,
