@@ -133,7 +133,7 @@ def asked(case: Case, batch: int, length: int, num_candidates: int, *, seed: int
         shape = (batch, num_candidates, num * config.num_events)
         return np.log1p(rng.integers(0, 3, shape)).astype(np.float32)
 
-    given = {
+    given: Arrays = {
         "history": normal(batch, width, config.dim),
         "events": rng.integers(1, config.num_events + 1, (batch, width)) * mask,
         "gaps": (10 ** (7 * rng.random((batch, width))) * mask).astype(np.float32),
@@ -165,7 +165,7 @@ def test_both_agree(case: Case, batch: int, length: int, num_candidates: int) ->
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_item_sides_agree(case: Case, batch: int) -> None:
     rng = np.random.default_rng(batch)
-    given = {
+    given: Arrays = {
         "vector": rng.normal(size=(batch, case.config.vector_dim)).astype(np.float32),
         "stats": rng.random((batch, len(case.config.stats))).astype(np.float32),
         **features("item", batch, rng),
@@ -179,7 +179,8 @@ def test_a_candidate_does_not_depend_on_the_others(case: Case) -> None:
     together = case.run(case.request, given)
     for place in (0, 17, 39):
         each = [n for n in ("candidates", "scores", "past", "kin") if n in given]
-        alone = {**given, **{name: given[name][:, place : place + 1] for name in each}}
+        alone = dict(given)
+        alone.update({name: given[name][:, place : place + 1] for name in each})
         found = case.run(case.request, alone)[:, 0]
         np.testing.assert_allclose(found, together[:, place], atol=1e-5)
 
