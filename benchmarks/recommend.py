@@ -107,6 +107,7 @@ class RawCosts:
                 candidates=found[:1],
                 scores=scores[:1],
                 codes_of=lambda column, rows: generation.codes_of(column)[rows],
+                created_of=lambda rows: generation.created[rows],
             )
             lap("value")
             values, vectors = chances[0].sum(axis=1), generation.vectors[found[0]]

@@ -139,6 +139,8 @@ class ValueConfig:
     attention_heads: int = 2
     kin: tuple[str, ...] = ()
     """Item columns: of candidates, it reads what the user did with others of the same value."""
+    reads_age: bool = False
+    """Whether it reads how old candidates are (model/freshness.py)."""
     bottom: str = "shared"
     """What lies between inputs and heads, one of BOTTOMS (model/value_bottoms.py)."""
     num_experts: int = 4

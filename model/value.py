@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model import freshness
 from model.config import ValueConfig
 from model.features import FeatureMixer
 from model.towers import TimeEmbedding
@@ -134,6 +135,7 @@ class ValueFeatures(nn.Module):
         self.user_size = (3 if config.profile_features else 2) * dim + config.num_events
         self.candidate_size = 4 * dim + config.attention_heads + 3
         self.candidate_size += (1 + len(config.kin)) * config.num_events
+        self.candidate_size += freshness.SIZE if config.reads_age else 0
         self.taste = nn.Linear(self.user_size, dim)
 
     def forward(
@@ -149,6 +151,7 @@ class ValueFeatures(nn.Module):
         scores: Tensor,
         past: Tensor,
         kin: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See RequestSide.forward. Returns the user [B, user_size] and the candidates
         [B, C, candidate_size]."""
@@ -190,7 +193,7 @@ class ValueFeatures(nn.Module):
                 self.standard_scores(scores.unsqueeze(-1)),
                 # Not standardised: nearly all are 0, so that their scale would say what is rare.
                 past,
-                *(() if kin is None else (kin,)),
+                *(part for part in (kin, age) if part is not None),
             ],
             dim=-1,
         )
@@ -235,6 +238,7 @@ class RequestSide(nn.Module):
         scores: Tensor,
         past: Tensor,
         kin: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> Tensor:
         """history: [B, L, E] item-side vectors, oldest first, padded on the left, L at most
         max_history. events: [B, L] int64 codes from 1, 0 where padded. gaps: [B, L] float32 seconds
@@ -245,12 +249,23 @@ class RequestSide(nn.Module):
         [B, C, num_events] float32, log1p of how often the user did each kind of event with the
         candidate, in all of the history (model/past.py). kin: [B, C, len(config.kin) * num_events],
         the same with all items of the candidate's creator, or what else config.kin names; None
-        where it names none.
+        where it names none. age: [B, C, 2] of model/freshness.py; None where it is not read.
 
         Returns logits [B, C, T].
         """
         user, candidate = self.features(
-            history, events, gaps, mask, idle, interests, profile, candidates, scores, past, kin
+            history,
+            events,
+            gaps,
+            mask,
+            idle,
+            interests,
+            profile,
+            candidates,
+            scores,
+            past,
+            kin,
+            age,
         )
         logits: Tensor = self.heads(self.bottom(user, candidate))
         return logits

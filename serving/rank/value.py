@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.bundle import Bundle, ValueModel
 from model.encode import pad_histories
+from model.freshness import UNKNOWN, freshness
 from model.past import Kin, Past
 from model.tower_session import TowerSession
 from serving.encoder import history_arrays
@@ -44,6 +45,7 @@ class ValueRanker:
         self._profile_inputs = [n for n in self._session.inputs if n.startswith("profile.")]
         self._reads_past = "past" in self._session.inputs
         self._kin = model.kin
+        self._reads_age = "age" in self._session.inputs
         self._reads_times = "gaps" in self._session.inputs or "idle" in self._session.inputs
         self.heads = tuple(head.name for head in model.heads)
         weights = [bundle.schema.worth(head.event) for head in model.heads]
@@ -63,6 +65,7 @@ class ValueRanker:
         scores: Float32,
         vectors_of: Callable[[Int64], Float32] | None = None,
         codes_of: Callable[[str, Int64], Int32] | None = None,
+        created_of: Callable[[Int64], Int64] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Float32:
         """Chances [B, C, T] float32, one a head, that B users do each head's act on an item shown.
@@ -72,8 +75,9 @@ class ValueRanker:
         -1 where a user has fewer (what is given for those means nothing). scores: [B, C] float32,
         each candidate's best inner product with the interests. vectors_of: rows [...] → [..., E],
         of -1 anything; None: those of the bundle. codes_of: column and rows [n] → their values as
-        numbers, below 0 for none; None where the graph reads no kin. check: called before each run
-        of the graph; what it raises ends the work.
+        numbers, below 0 for none; None where the graph reads no kin. created_of: rows [n] → UTC
+        µs; None where the graph reads no ages. check: called before each run of the graph; what it
+        raises ends the work.
         """
         batch = pad_histories(
             rows,
@@ -91,6 +95,11 @@ class ValueRanker:
         if self._kin:
             assert codes_of is not None
             past["kin"] = self._of_kin(rows, events, candidates, codes_of)
+        if self._reads_age:
+            assert created_of is not None
+            created = np.full(candidates.shape, UNKNOWN)
+            created[candidates >= 0] = created_of(candidates[candidates >= 0])
+            past["age"] = freshness(created, now)
         num_users, num_candidates = candidates.shape
         if num_users * num_candidates <= CANDIDATES_A_RUN:
             check()

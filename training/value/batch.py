@@ -90,6 +90,8 @@ class Batch:
     """[B, C, num_events] float32."""
     kin: Tensor | None
     """[B, C, G * num_events] float32; None where there are no columns of kin."""
+    age: Tensor | None
+    """[B, C, 2] float32; None where it is not read."""
     real: Tensor
     """[B, C] bool: True on the n candidates."""
     labels: Tensor
@@ -104,6 +106,7 @@ def make_batch(
     scores: Float32,
     past: Float32,
     kin: Float32 | None,
+    age: Float32 | None,
     labels: Bool,
     known: Bool,
     *,
@@ -128,6 +131,7 @@ def make_batch(
         scores=torch.from_numpy(scores),
         past=torch.from_numpy(past),
         kin=None if kin is None else torch.from_numpy(kin),
+        age=None if age is None else torch.from_numpy(age),
         real=torch.from_numpy(candidates >= 0),
         labels=torch.from_numpy(labels.astype(np.float32)),
         known=torch.from_numpy(known.astype(np.float32)),
@@ -148,5 +152,6 @@ def logits_from(network: ValueNetwork, vectors: Tensor, batch: Batch) -> Tensor:
         batch.scores,
         batch.past,
         batch.kin,
+        batch.age,
     )
     return logits[batch.real]

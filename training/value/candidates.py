@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.encode import pad_flat
+from model.freshness import freshness
 from model.past import Kin, Past, conversions, unconverted
 from model.schema import Head
 from training.dataset import Interactions
@@ -60,6 +61,8 @@ class Lists:
     """The same, to be asked about candidates."""
     kin: Relations | None
     """The same, to be asked about their kin; None where no column makes any."""
+    created: Int64 | None
+    """[V] of created_at; None where ages are not read."""
     profiles: dict[str, Tensor]
     """Encoded user features of all user rows; empty where users have none."""
     users: Int64
@@ -151,12 +154,24 @@ class Lists:
             scores,
             self.done.of(users, candidates),
             None if self.kin is None else self.kin.of_candidates(users, candidates),
+            None if self.created is None else self._ages(chosen, candidates),
             self.labels[places],
             np.ones_like(self.labels[places]),
             interests=self.interests[chosen],
             profile={name: value.index_select(0, rows) for name, value in self.profiles.items()},
             has_times=data.schema.has_times,
         )
+
+    def _ages(self, chosen: Int64, candidates: Int64) -> Float32:
+        """[B, C, 2] at the questions of the lists `chosen`. candidates: item rows, -1 for none."""
+        assert self.created is not None
+        data, users = self.histories, self.users[chosen]
+        last = np.maximum(data.starts[users + 1] - 1, 0)
+        # Of one without a history no moment is known: the last of all.
+        none = data.starts[users + 1] == data.starts[users]
+        asked = data.times[last] + (self.idle[chosen] * 1e6).astype(np.int64)
+        now = np.where(none, data.times.max(initial=0), asked)
+        return freshness(self.created[np.maximum(candidates, 0)], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +182,7 @@ class ListMaker:
     questions: Questions
     done: Past
     kin: Relations | None
+    created: Int64 | None
     profiles: dict[str, Tensor]
     retrieved: int
     """How many of retrieval's best a list has."""
@@ -180,11 +196,13 @@ class ListMaker:
         questions: Questions,
         *,
         kin: Sequence[Int32],
+        created: Int64 | None,
         profiles: dict[str, Tensor],
         retrieved: int,
         engaged: int,
     ) -> "ListMaker":
-        """kin: of kin_codes. profiles: encoded user features of all user rows."""
+        """kin: of kin_codes. created: of created_at, where ages are read. profiles: encoded user
+        features of all user rows."""
         data = questions.histories
         done = Past(
             data.items,
@@ -194,7 +212,7 @@ class ListMaker:
             num_events=len(data.schema.history_events),
         )
         relations = Relations.of(data, kin) if kin else None
-        return cls(towers, questions, done, relations, profiles, retrieved, engaged)
+        return cls(towers, questions, done, relations, created, profiles, retrieved, engaged)
 
     def lists(
         self,
@@ -225,6 +243,7 @@ class ListMaker:
             histories=data,
             done=self.done,
             kin=self.kin,
+            created=self.created,
             profiles=self.profiles,
             users=users,
             idle=self.questions.idle[np.searchsorted(self.questions.users, users)],

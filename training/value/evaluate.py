@@ -16,9 +16,11 @@ import numpy.typing as npt
 from model.atomic import write_text
 from model.errors import ConfigError
 from model.towers import TwoTower
+from training.dataset import read_items_table
 from training.run import Run
 from training.value.batch import Examples
 from training.value.calibration import Reliability, reliability
+from training.value.created import created_at
 from training.value.exposures import ExposureLog, Part
 from training.value.fit import predict
 from training.value.inputs import item_arrays, make_examples
@@ -143,12 +145,15 @@ def evaluate_value(
     exposures = ExposureLog(run, heads=value.heads).read(part)
     say(0.1, "run the item tower")
     items = item_arrays(run, model, value.stats)
+    config = value.network.config
+    created = created_at(run, read_items_table(run.dataset)) if config.reads_age else None
     examples = make_examples(
         run,
         model,
         exposures,
         items.vectors,
-        kin=value.network.config.kin,
+        kin=config.kin,
+        created=created,
         progress=lambda d, what: say(0.1 + 0.4 * d, what),
     )
     slates = make_examples(
@@ -156,7 +161,8 @@ def evaluate_value(
         model,
         exposures.at_once(),
         items.vectors,
-        kin=value.network.config.kin,
+        kin=config.kin,
+        created=created,
         progress=lambda d, what: say(0.5 + 0.1 * d, what),
     )
     say(0.6, "run the value model")

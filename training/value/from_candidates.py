@@ -20,6 +20,7 @@ from training.splits import filtered
 from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker, Lists, target_keys
 from training.value.config import ValueRunConfig
+from training.value.created import created_at
 from training.value.inputs import ItemArrays
 from training.value.kin import kin_codes, kin_columns
 
@@ -58,6 +59,7 @@ def fit_and_choose(
         towers,
         questions,
         kin=kin_codes(table, kin_columns(table, run.data.schema, most=config.num_kin)),
+        created=created_at(run, table),
         profiles=run.profiles,
         retrieved=config.candidates,
         engaged=config.engaged,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.config import FeatureSpec
 from model.encode import HistoryBatch, pad_flat
+from model.freshness import freshness
 from model.past import Kin, Past
 from model.schema import Head
 from model.towers import TwoTower
@@ -93,6 +94,9 @@ class ShownExamples:
     kin: Float32 | None
     """[N, G * num_events] the same with all items of its creator and so on; None where G is 0."""
 
+    age: Float32 | None
+    """[N, 2] of model/freshness.py; None where it is not read."""
+
     @property
     def heads(self) -> tuple[Head, ...]:
         """The T heads."""
@@ -144,6 +148,7 @@ class ShownExamples:
             self.scores[chosen, None],
             self.past[chosen, None],
             None if self.kin is None else self.kin[chosen, None],
+            None if self.age is None else self.age[chosen, None],
             self.labels[chosen],
             self.known[chosen],
             interests=self.interests[self.moments[chosen]],
@@ -190,9 +195,11 @@ def make_examples(
     vectors: Tensor,
     *,
     kin: tuple[str, ...],
+    created: Int64 | None,
     progress: Progress | None = None,
 ) -> ShownExamples:
-    """Run the user tower at every exposure. vectors: [V, D] of the item tower. kin: columns."""
+    """Run the user tower at every exposure. vectors: [V, D] of the item tower. kin: columns.
+    created: of created_at, [V]; None where ages are not read."""
     profiles = _profiles(run, exposures.people)
     moments, first = _distinct_moments(run, exposures)
     bare = ShownExamples(
@@ -204,6 +211,9 @@ def make_examples(
         np.empty(len(moments), np.float32),
         _past(run.data, exposures),
         _kin(run, exposures, kin) if kin else None,
+        None
+        if created is None
+        else freshness(created[exposures.items][:, None], exposures.times)[:, 0],
     )
     _encode(run, model, bare, first, vectors, progress or (lambda done, what: None))
     matrix = vectors.numpy()

@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from model import freshness
 from model.value import ValueNetwork
 from training.onnx_graphs import add_features, export_graph, gap, require_parity
 
@@ -52,6 +53,7 @@ class _FlatRequestSide(nn.Module):
             given["scores"],
             given["past"],
             given.get("kin"),
+            given.get("age"),
         )
         return logits.sigmoid()
 
@@ -93,7 +95,10 @@ def export_request_side(network: ValueNetwork, path: Path) -> list[str]:
     given["past"] = torch.ones(batch, candidates, config.num_events)
     if config.kin:
         given["kin"] = torch.ones(batch, candidates, len(config.kin) * config.num_events)
-    for name in [name for name in ("candidates", "scores", "past", "kin") if name in given]:
+    if config.reads_age:
+        given["age"] = torch.ones(batch, candidates, freshness.SIZE)
+    each = ("candidates", "scores", "past", "kin", "age")
+    for name in [name for name in each if name in given]:
         axes[name] = {0: "batch", 1: "candidates"}
     export_graph(_FlatRequestSide(network, list(given)), given, axes, "probabilities", path)
     return list(given)

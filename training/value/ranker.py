@@ -16,6 +16,7 @@ from training.run import Run
 from training.splits import Questions
 from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker
+from training.value.created import created_at
 from training.value.fit import item_side, predict_from
 from training.value.inputs import ItemArrays
 from training.value.kin import kin_codes
@@ -55,10 +56,12 @@ class ValueRanker:
         items = ItemArrays.of(run, torch.from_numpy(towers.vectors), value.stats)
         self._vectors = item_side(value.network, items)
         self._weights = np.array([run.data.schema.worth(head.event) for head in value.heads])
+        table, config = read_items_table(run.dataset), value.network.config
         self._maker = ListMaker.of(
             towers,
             questions,
-            kin=kin_codes(read_items_table(run.dataset), value.network.config.kin),
+            kin=kin_codes(table, config.kin),
+            created=created_at(run, table) if config.reads_age else None,
             profiles=run.profiles,
             retrieved=value.config.candidates,
             engaged=value.config.engaged,

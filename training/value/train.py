@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.config import ValueConfig
@@ -15,6 +16,7 @@ from training.dataset import read_items_table
 from training.run import Run
 from training.value.batch import Examples
 from training.value.config import ValueRunConfig
+from training.value.created import created_at
 from training.value.evaluate import HeadRankings, rank_heads
 from training.value.exposures import ExposureLog, Exposures
 from training.value.fit import fit_network, predict
@@ -24,6 +26,7 @@ from training.value.item_stats import ItemStats, count_stats
 from training.value.kin import kin_columns
 from training.value.stored import StoredValue, save_value
 
+Int64 = npt.NDArray[np.int64]
 Progress = Callable[[float, str], None]
 
 
@@ -64,10 +67,12 @@ def train_value(
     say = progress or (lambda done, what: None)
     gather = _from_candidates if config.candidates else _from_exposures
     found = gather(run, model, config, lambda done, what: say(0.4 * done, what))
-    kin = _kin(run, config)
+    kin, created = _read_of_items(run, config)
     torch.manual_seed(config.seed)
     heads = tuple(head.name for head in found.fit.heads)
-    network = ValueNetwork(network_config(run, config, heads, found.stats, kin))
+    network = ValueNetwork(
+        network_config(run, config, heads, found.stats, kin=kin, reads_age=created is not None)
+    )
     fitted = fit_network(
         network,
         found.items,
@@ -113,6 +118,7 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
     say(0.25, "run the item tower")
     items = item_arrays(run, model, stats)
     examples = {}
+    kin, created = _read_of_items(run, config)
     shown = {"fit": parts["fit"], "choose": parts["choose"], "slates": parts["choose"].at_once()}
     for name, begin, share in (("fit", 0.25, 0.5), ("choose", 0.75, 0.17), ("slates", 0.92, 0.08)):
         examples[name] = make_examples(
@@ -120,7 +126,8 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
             model,
             shown[name],
             items.vectors,
-            kin=_kin(run, config),
+            kin=kin,
+            created=created,
             progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
         )
     counts = {name: _counts(parts[name]) for name in parts}
@@ -137,13 +144,21 @@ def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Pro
     return _Material(stats, items, fit, choose, choose, parts, notes)
 
 
-def _kin(run: Run, config: ValueRunConfig) -> tuple[str, ...]:
-    """The columns of which kin are made."""
-    return kin_columns(read_items_table(run.dataset), run.data.schema, most=config.num_kin)
+def _read_of_items(run: Run, config: ValueRunConfig) -> tuple[tuple[str, ...], Int64 | None]:
+    """The columns of which kin are made, and of created_at [V], where ages can be told."""
+    table = read_items_table(run.dataset)
+    columns = kin_columns(table, run.data.schema, most=config.num_kin)
+    return columns, created_at(run, table)
 
 
 def network_config(
-    run: Run, config: ValueRunConfig, heads: tuple[str, ...], stats: ItemStats, kin: tuple[str, ...]
+    run: Run,
+    config: ValueRunConfig,
+    heads: tuple[str, ...],
+    stats: ItemStats,
+    *,
+    kin: tuple[str, ...],
+    reads_age: bool,
 ) -> ValueConfig:
     """The network of a run. kin: columns of kin_columns."""
     return ValueConfig(
@@ -157,6 +172,7 @@ def network_config(
         has_order=run.tower.has_order,
         has_times=run.tower.has_times,
         kin=kin,
+        reads_age=reads_age,
         bottom=config.bottom,
         num_experts=config.num_experts,
         dim=config.dim,

@@ -56,7 +56,7 @@ def test_the_bundle_ranks_exposures_as_training_did(
     assert bundle.value is not None
     items = item_arrays(run, model, stored.stats)
     examples = make_examples(
-        run, model, ExposureLog(run).read("test"), items.vectors, kin=bundle.value.kin
+        run, model, ExposureLog(run).read("test"), items.vectors, kin=bundle.value.kin, created=None
     )
     expected = predict(stored.network, items, examples, max_history=10)
     session = onnxruntime.InferenceSession(str(bundle.value.path))

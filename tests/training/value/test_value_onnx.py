@@ -43,6 +43,7 @@ EVERYTHING = ValueConfig(
         FeatureSpec(name="face", type="vector", size=3),
     ),
     kin=("creator", "craft"),
+    reads_age=True,
     dim=16,
     max_history=MAX_HISTORY,
     hidden=(32, 16),
@@ -58,6 +59,7 @@ CASES = {
         item_features=(),
         profile_features=(),
         kin=(),
+        reads_age=False,
         has_order=False,
         has_times=False,
         attention_heads=1,
@@ -147,6 +149,8 @@ def asked(case: Case, batch: int, length: int, num_candidates: int, *, seed: int
     }
     if config.kin:
         given["kin"] = met(len(config.kin))
+    if config.reads_age:
+        given["age"] = normal(batch, num_candidates, 2)
     return given
 
 
@@ -178,7 +182,7 @@ def test_a_candidate_does_not_depend_on_the_others(case: Case) -> None:
     given = asked(case, 2, 9, 40)
     together = case.run(case.request, given)
     for place in (0, 17, 39):
-        each = [n for n in ("candidates", "scores", "past", "kin") if n in given]
+        each = [n for n in ("candidates", "scores", "past", "kin", "age") if n in given]
         alone = dict(given)
         alone.update({name: given[name][:, place : place + 1] for name in each})
         found = case.run(case.request, alone)[:, 0]
