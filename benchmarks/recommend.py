@@ -101,7 +101,13 @@ class RawCosts:
                 found, scores = generation.index.search(flat, wanted)
                 lap("search" if wanted == K else "search 500")
             chances = generation.value.chances(
-                *given, interests, now=now, candidates=found[:1], scores=scores[:1]
+                *given,
+                interests,
+                now=now,
+                candidates=found[:1],
+                scores=scores[:1],
+                codes_of=lambda column, rows: generation.codes_of(column)[rows],
+                created_of=lambda rows: generation.created[rows],
             )
             lap("value")
             values, vectors = chances[0].sum(axis=1), generation.vectors[found[0]]

@@ -68,6 +68,8 @@ class ValueModel:
     """[S] float32, the statistics of an item of which nothing is known."""
     items: npt.NDArray[np.float32]
     """[N, E] float32, memory-mapped: the item side's output for every item row."""
+    kin: tuple[str, ...]
+    """Item columns whose values make kin (model/past.py); none in bundles before format 4."""
     candidates: CandidateRule | None
     """None: it learned from exposures, and ranks what retrieval finds."""
 
@@ -228,6 +230,7 @@ def _open_value(path: Path, manifest: Manifest) -> ValueModel | None:
         stats=tuple(body["stats"]["names"]),
         prior=np.asarray(body["stats"]["prior"], np.float32),
         items=np.load(path / VALUE_ITEMS, mmap_mode="r"),
+        kin=tuple(body.get("kin", ())),
         candidates=CandidateRule(**body["candidates"]) if "candidates" in body else None,
     )
 

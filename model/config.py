@@ -109,6 +109,9 @@ def tower_from_json(body: Mapping[str, Any]) -> TowerConfig:
     return TowerConfig(**fields)
 
 
+BOTTOMS = ("shared", "mmoe", "ple")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueConfig:
     """Shapes and regularisation of the value model (model/value.py)."""
@@ -134,8 +137,16 @@ class ValueConfig:
     max_history: int = 50
     """The most events of a history that are read, the newest."""
     attention_heads: int = 2
+    kin: tuple[str, ...] = ()
+    """Item columns: of candidates, it reads what the user did with others of the same value."""
+    reads_age: bool = False
+    """Whether it reads how old candidates are (model/freshness.py)."""
+    bottom: str = "shared"
+    """What lies between inputs and heads, one of BOTTOMS (model/value_bottoms.py)."""
+    num_experts: int = 4
+    """Of a bottom that has experts."""
     hidden: tuple[int, int] = (128, 64)
-    """Widths of the shared bottom's two layers."""
+    """Widths of the bottom's two layers; of an expert, a share of the first."""
     dropout: float = 0.2
     profile_dropout: float = 0.5
     """On what is made of user features: many of their values are almost a user's name."""
@@ -157,6 +168,8 @@ class ValueConfig:
             self.attention_heads,
             f"a divisor of {self.dim}",
         )
+        require(self.bottom in BOTTOMS, "bottom", self.bottom, f"one of {', '.join(BOTTOMS)}")
+        require(self.num_experts >= 1, "num_experts", self.num_experts, "1 or more")
         require(len(self.heads) >= 1, "heads", self.heads, "at least one name")
         require(len(set(self.heads)) == len(self.heads), "heads", self.heads, "each name once")
         require(len(self.stats) >= 1, "stats", self.stats, "at least one name")
@@ -184,7 +197,7 @@ def value_from_json(body: Mapping[str, Any]) -> ValueConfig:
         raise ConfigError(f"unknown field {unknown[0]!r} in a value model's config.")
     for name in ("item_features", "profile_features"):
         fields[name] = tuple(FeatureSpec(**spec) for spec in fields.get(name, ()))
-    for name in ("heads", "stats", "hidden"):
+    for name in ("heads", "stats", "hidden", "kin"):
         if name in fields:
             fields[name] = tuple(fields[name])
     return ValueConfig(**fields)

@@ -23,10 +23,11 @@ from model.atomic import sync, sync_tree
 from model.errors import BundleRejected, ConfigError, DatasetError
 from model.schema import Schema, parse_schema
 
-FORMAT = 3
+FORMAT = 4
 """What is written."""
-READS = (2, FORMAT)
-"""Of format 2, the value model reads nothing of what a user did with a candidate before."""
+READS = (2, 3, FORMAT)
+"""Of format 2, the value model reads nothing of what a user did with a candidate before; of format
+3, nothing of what with others of its creator."""
 MANIFEST, DIGEST = "manifest.json", "MANIFEST.sha256"
 
 Kind = Literal["bundle", "snapshot", "segment"]

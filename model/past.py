@@ -1,8 +1,10 @@
-"""What each user did with each candidate before, and what a user engaged with and never converted.
+"""What each user did with each candidate before, and with its kin, and what with no conversion.
 
 Training and serving share both, so that a server ranks what an evaluation ranked, from the same
 numbers. Knows histories as arrays; no stores, no files and no networks.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,7 @@ class Past:
     ) -> None:
         """items, events: [E] item rows (all >= 0) and event codes from 1, user after user. starts:
         [U + 1], user u has those from starts[u] to starts[u + 1]."""
-        self._num_items, self._num_events = num_items, num_events
+        self.num_items, self._num_events = num_items, num_events
         owners = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         self._pairs, place = np.unique(owners * num_items + items, return_inverse=True)
         # Sorted by pair, event and place: what is between two of these keys is counted at once.
@@ -47,7 +49,7 @@ class Past:
         counts = np.zeros((*candidates.shape, self._num_events), np.float32)
         if not len(self._pairs) or not candidates.size:
             return counts
-        wanted = users[:, None] * self._num_items + candidates
+        wanted = users[:, None] * self.num_items + candidates
         place = np.minimum(np.searchsorted(self._pairs, wanted), len(self._pairs) - 1)
         met = (self._pairs[place] == wanted) & (candidates >= 0)
         kinds = place[met][:, None] * self._num_events + np.arange(self._num_events)
@@ -58,6 +60,51 @@ class Past:
         found = np.searchsorted(self._keys, end) - np.searchsorted(self._keys, begin)
         counts[met] = np.log1p(found)
         return counts
+
+
+class Kin:
+    """The histories of U users by what their items share with others: a creator, a category."""
+
+    def __init__(
+        self,
+        codes: Sequence[npt.NDArray[np.integer]],
+        events: npt.NDArray[np.integer],
+        starts: Int64,
+        *,
+        num_events: int,
+    ) -> None:
+        """codes: of each of G columns [E] the value of each event's item, as a number; below 0: it
+        has none. events, starts: as in Past."""
+        # One number more for items without a value, which no candidate is ever asked with.
+        self._columns = [
+            Past(
+                column.astype(np.int64) + 1,
+                events,
+                starts,
+                num_items=int(column.max(initial=-1)) + 2,
+                num_events=num_events,
+            )
+            for column in codes
+        ]
+
+    def of(
+        self,
+        users: Int64,
+        codes: Sequence[npt.NDArray[np.integer]],
+        *,
+        stops: Int64 | None = None,
+    ) -> Float32:
+        """log1p of how often each user did each kind of event with items of each candidate's value.
+
+        users, stops: as in Past.of. codes: of each column [B, C] the candidates' values, below 0
+        for none. Returns [B, C, G * num_events] float32.
+        """
+        found = []
+        for past, column in zip(self._columns, codes, strict=True):
+            # Values that no history has lie beyond those that it was made of.
+            known = (column >= 0) & (column < past.num_items - 1)
+            found.append(past.of(users, np.where(known, column + 1, -1), stops=stops))
+        return np.concatenate(found, axis=-1)
 
 
 def unconverted(

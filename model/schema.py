@@ -18,6 +18,7 @@ FORMAT: Literal[1] = 1
 TimeKind = Literal["exact", "day", "order", "none"]
 Role = Literal["exposure", "engagement", "conversion", "negative"]
 FeatureType = Literal["category", "categories", "number", "text", "vector"]
+HeadOf = Literal["item", "linked", "any"]
 ItemKind = Literal["product", "video", "live", "article", "creator"]
 
 KINDS: tuple[ItemKind, ...] = ("product", "video", "live", "article", "creator")
@@ -74,6 +75,22 @@ class Head(_Strict):
     """The least `value` that counts; none: any event of that name."""
     window_days: float | None = Field(default=None, gt=0, le=36_500, strict=True)
     """How long after the exposure the event still counts; none: the same session."""
+    of: HeadOf = "item"
+    """What the event has to be on. item: what was shown; linked: an item that it links to, such as
+    the product in a video; any: whatever item."""
+    after_days: float | None = Field(default=None, gt=0, le=36_500, strict=True)
+    """How long after the exposure the event begins to count; none: at once."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Head":
+        if self.window_days is None and (self.of != "item" or self.after_days is not None):
+            raise ValueError(
+                "`of` and `after_days` need `window_days`: what has the exposure's id is of the "
+                "item shown, and of the same session"
+            )
+        if self.after_days is not None and self.after_days >= (self.window_days or 0):
+            raise ValueError("`after_days` must be less than `window_days`")
+        return self
 
 
 class Schema(_Strict):
@@ -123,7 +140,9 @@ class Schema(_Strict):
         names: set[str] = set()
         for place, head in enumerate(self.heads):
             where = f"heads.{place}"
-            if head.event not in possible:
+            # Being shown something later says that the person came back.
+            returns = head.after_days is not None and head.event in self.events
+            if head.event not in possible and not returns:
                 what = "an exposure" if head.event in self.events else "an undeclared event"
                 raise ValueError(
                     f"{where}.event, of head {head.name!r}, names {what}: {head.event!r}; allowed "
@@ -160,8 +179,11 @@ class Schema(_Strict):
         return self.time in ("exact", "day")
 
     def worth(self, event: str) -> float:
-        """What one such event is worth in a slate: its weight; less than 0 where it is unwanted."""
+        """What one such event is worth in a slate: its weight; less than 0 where it is unwanted.
+        Nothing for an exposure, which nobody did."""
         declared = self.events[event]
+        if declared.role == "exposure":
+            return 0.0
         return -declared.weight if declared.role == "negative" else declared.weight
 
     def filterable(self) -> dict[str, Feature]:
@@ -234,7 +256,8 @@ def write_schema(schema: Schema, dataset: Path) -> None:
             lines += [f"{_toml_key(name)} = {_inline(entry)}" for name, entry in entries.items()]
     for head in schema.heads:
         lines += ["", "[[heads]]"]
-        lines += [f"{k} = {_toml(v)}" for k, v in head.model_dump(exclude_none=True).items()]
+        given = head.model_dump(exclude_none=True, exclude_defaults=True)
+        lines += [f"{k} = {_toml(v)}" for k, v in given.items()]
     (dataset / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

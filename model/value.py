@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model import freshness
 from model.config import ValueConfig
 from model.features import FeatureMixer
 from model.towers import TimeEmbedding
+from model.value_bottoms import bottom_of
 
 _INIT_STD = 0.02
 
@@ -131,7 +133,9 @@ class ValueFeatures(nn.Module):
         self.profile_dropout = nn.Dropout(config.profile_dropout)
         self.attention = TargetAttention(dim, config.attention_heads)
         self.user_size = (3 if config.profile_features else 2) * dim + config.num_events
-        self.candidate_size = 4 * dim + config.attention_heads + 3 + config.num_events
+        self.candidate_size = 4 * dim + config.attention_heads + 3
+        self.candidate_size += (1 + len(config.kin)) * config.num_events
+        self.candidate_size += freshness.SIZE if config.reads_age else 0
         self.taste = nn.Linear(self.user_size, dim)
 
     def forward(
@@ -146,6 +150,8 @@ class ValueFeatures(nn.Module):
         candidates: Tensor,
         scores: Tensor,
         past: Tensor,
+        kin: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See RequestSide.forward. Returns the user [B, user_size] and the candidates
         [B, C, candidate_size]."""
@@ -187,35 +193,11 @@ class ValueFeatures(nn.Module):
                 self.standard_scores(scores.unsqueeze(-1)),
                 # Not standardised: nearly all are 0, so that their scale would say what is rare.
                 past,
+                *(part for part in (kin, age) if part is not None),
             ],
             dim=-1,
         )
         return user, candidate
-
-
-class SharedBottom(nn.Module):
-    """Two layers that all heads share.
-
-    The seam for deeper models (MMoE, PLE): whatever stands here takes what ValueFeatures gives and
-    returns a state a candidate, [B, C, 1, H], or a state a candidate and head, [B, C, T, H].
-    """
-
-    def __init__(
-        self, user_size: int, candidate_size: int, *, hidden: tuple[int, int], dropout: float
-    ) -> None:
-        super().__init__()
-        self.user = nn.Linear(user_size, hidden[0])
-        # One layer, split: the user's part is computed once, not once a candidate.
-        self.candidate = nn.Linear(candidate_size, hidden[0], bias=False)
-        self.second = nn.Linear(hidden[0], hidden[1])
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """user: [B, U]. candidates: [B, C, P]. Returns [B, C, 1, H]."""
-        x = self.candidate(candidates) + self.user(user).unsqueeze(1)
-        x = self.dropout(F.relu(x))
-        states: Tensor = self.dropout(F.relu(self.second(x))).unsqueeze(2)
-        return states
 
 
 class LinearHeads(nn.Module):
@@ -240,12 +222,7 @@ class RequestSide(nn.Module):
     def __init__(self, config: ValueConfig) -> None:
         super().__init__()
         self.features = ValueFeatures(config)
-        self.bottom = SharedBottom(
-            self.features.user_size,
-            self.features.candidate_size,
-            hidden=config.hidden,
-            dropout=config.dropout,
-        )
+        self.bottom = bottom_of(config, self.features.user_size, self.features.candidate_size)
         self.heads = LinearHeads(len(config.heads), config.hidden[-1])
 
     def forward(
@@ -260,6 +237,8 @@ class RequestSide(nn.Module):
         candidates: Tensor,
         scores: Tensor,
         past: Tensor,
+        kin: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> Tensor:
         """history: [B, L, E] item-side vectors, oldest first, padded on the left, L at most
         max_history. events: [B, L] int64 codes from 1, 0 where padded. gaps: [B, L] float32 seconds
@@ -268,12 +247,25 @@ class RequestSide(nn.Module):
         [B, M, D] from the user tower. profile: encoded user features. candidates: [B, C, E]
         item-side vectors. scores: [B, C] float32, the best inner product with the interests. past:
         [B, C, num_events] float32, log1p of how often the user did each kind of event with the
-        candidate, in all of the history (model/past.py).
+        candidate, in all of the history (model/past.py). kin: [B, C, len(config.kin) * num_events],
+        the same with all items of the candidate's creator, or what else config.kin names; None
+        where it names none. age: [B, C, 2] of model/freshness.py; None where it is not read.
 
         Returns logits [B, C, T].
         """
         user, candidate = self.features(
-            history, events, gaps, mask, idle, interests, profile, candidates, scores, past
+            history,
+            events,
+            gaps,
+            mask,
+            idle,
+            interests,
+            profile,
+            candidates,
+            scores,
+            past,
+            kin,
+            age,
         )
         logits: Tensor = self.heads(self.bottom(user, candidate))
         return logits

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from model.bundle import Bundle
 from model.errors import BundleRejected
+from model.freshness import UNKNOWN
 from model.items import Hashes
 from model.past import conversions
 from serving.circles import CircleMap
@@ -117,6 +118,16 @@ class Generation:
         return "circle", *(
             name for name, one in self.schema.filterable().items() if one.type == "category"
         )
+
+    @cached_property
+    def created(self) -> Int64:
+        """[N] UTC µs of created_at, UNKNOWN where it is not known."""
+        if "created_at" not in self.items.table.column_names:
+            return np.full(self.items.num_items, UNKNOWN)
+        column = self.items.table["created_at"].combine_chunks()
+        times = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        created: Int64 = pc.fill_null(times, UNKNOWN).to_numpy(zero_copy_only=False)
+        return created
 
     def codes_of(self, name: str) -> Int32:
         """[N] a number for each row's value of one of `groupable`, -1 for none; made once."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.freshness import UNKNOWN
 from model.items import Hashes
 from serving.domain import Filter
 from serving.generation import Generation
@@ -36,6 +37,8 @@ class Catalogue:
         self.generation, self.segment = generation, segment
         value_dim = 0 if generation.value is None else generation.value.dim
         self._num_base = generation.items.num_items
+        as_of = generation.bundle.manifest.as_of
+        self._as_of = UNKNOWN if as_of is None else round(as_of.timestamp() * 1e6)
         self._delta = Delta(
             generation.schema,
             generation.items.table.schema,
@@ -174,6 +177,22 @@ class Catalogue:
             else:
                 codes[places] = self._live_codes(name)[rows[places] - self._num_base]
         return codes
+
+    def created_of(self, rows: Int64) -> Int64:
+        """[n] UTC µs when each item came, freshness.UNKNOWN where it is not known. Of a live item
+        that the bundle does not have: after the bundle was made, and no store says when."""
+        base: Int64 = self.generation.created
+        if self._is_base(rows):
+            return base[rows]
+        created = np.full(len(rows), self._as_of, np.int64)
+        for part, places, local in self._split(rows):
+            if part is None:
+                created[places] = base[local]
+            else:
+                beneath = self.generation.rows_of(part.ids_of(local))
+                known = beneath >= 0
+                created[places[known]] = base[beneath[known]]
+        return created
 
     def is_kind(self, kind: str, rows: Int64) -> Bool:
         """[n] which of the rows, all found by a search, are of this kind."""

@@ -214,6 +214,8 @@ class Ranker:
                 candidates=rows,
                 scores=scores,
                 vectors_of=catalogue.value_vectors_of,
+                codes_of=catalogue.codes_of,
+                created_of=catalogue.created_of,
                 check=budget.check,
             )[real]
             self._costs.value.observe(len(candidates.rows), time.perf_counter() - began)

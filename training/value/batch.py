@@ -88,6 +88,10 @@ class Batch:
     scores: Tensor
     past: Tensor
     """[B, C, num_events] float32."""
+    kin: Tensor | None
+    """[B, C, G * num_events] float32; None where there are no columns of kin."""
+    age: Tensor | None
+    """[B, C, 2] float32; None where it is not read."""
     real: Tensor
     """[B, C] bool: True on the n candidates."""
     labels: Tensor
@@ -101,6 +105,8 @@ def make_batch(
     candidates: Int64,
     scores: Float32,
     past: Float32,
+    kin: Float32 | None,
+    age: Float32 | None,
     labels: Bool,
     known: Bool,
     *,
@@ -124,6 +130,8 @@ def make_batch(
         candidates=torch.from_numpy(places[split:].reshape(candidates.shape)),
         scores=torch.from_numpy(scores),
         past=torch.from_numpy(past),
+        kin=None if kin is None else torch.from_numpy(kin),
+        age=None if age is None else torch.from_numpy(age),
         real=torch.from_numpy(candidates >= 0),
         labels=torch.from_numpy(labels.astype(np.float32)),
         known=torch.from_numpy(known.astype(np.float32)),
@@ -143,5 +151,7 @@ def logits_from(network: ValueNetwork, vectors: Tensor, batch: Batch) -> Tensor:
         F.embedding(batch.candidates, vectors),
         batch.scores,
         batch.past,
+        batch.kin,
+        batch.age,
     )
     return logits[batch.real]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from model.encode import pad_flat
-from model.past import Past, conversions, unconverted
+from model.freshness import freshness
+from model.past import Kin, Past, conversions, unconverted
 from model.schema import Head
 from training.dataset import Interactions
 from training.ranking import blocks, last_events
@@ -21,11 +22,33 @@ from training.splits import Questions, Split
 from training.tower_ranker import TowerRanker
 from training.value.batch import Batch, make_batch
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 _ALL = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """What every user did with items of one creator, or of whatever else makes kin."""
+
+    codes: tuple[Int32, ...]
+    """Of each column [V] the value of each item."""
+    done: Kin
+
+    @classmethod
+    def of(cls, data: Interactions, codes: Sequence[Int32]) -> "Relations":
+        """codes: of kin_codes."""
+        num_events = len(data.schema.history_events)
+        by_event = [column[data.items] for column in codes]
+        return cls(tuple(codes), Kin(by_event, data.events, data.starts, num_events=num_events))
+
+    def of_candidates(self, users: Int64, candidates: Int64) -> Float32:
+        """As Kin.of. candidates: [B, C] item rows, -1 for none."""
+        real, rows = candidates >= 0, np.maximum(candidates, 0)
+        return self.done.of(users, [np.where(real, c[rows], -1) for c in self.codes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +59,10 @@ class Lists:
     """What every user of the dataset did before the question."""
     done: Past
     """The same, to be asked about candidates."""
+    kin: Relations | None
+    """The same, to be asked about their kin; None where no column makes any."""
+    created: Int64 | None
+    """[V] of created_at; None where ages are not read."""
     profiles: dict[str, Tensor]
     """Encoded user features of all user rows; empty where users have none."""
     users: Int64
@@ -126,12 +153,25 @@ class Lists:
             candidates,
             scores,
             self.done.of(users, candidates),
+            None if self.kin is None else self.kin.of_candidates(users, candidates),
+            None if self.created is None else self._ages(chosen, candidates),
             self.labels[places],
             np.ones_like(self.labels[places]),
             interests=self.interests[chosen],
             profile={name: value.index_select(0, rows) for name, value in self.profiles.items()},
             has_times=data.schema.has_times,
         )
+
+    def _ages(self, chosen: Int64, candidates: Int64) -> Float32:
+        """[B, C, 2] at the questions of the lists `chosen`. candidates: item rows, -1 for none."""
+        assert self.created is not None
+        data, users = self.histories, self.users[chosen]
+        last = np.maximum(data.starts[users + 1] - 1, 0)
+        # Of one without a history no moment is known: the last of all.
+        none = data.starts[users + 1] == data.starts[users]
+        asked = data.times[last] + (self.idle[chosen] * 1e6).astype(np.int64)
+        now = np.where(none, data.times.max(initial=0), asked)
+        return freshness(self.created[np.maximum(candidates, 0)], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +181,8 @@ class ListMaker:
     towers: TowerRanker
     questions: Questions
     done: Past
+    kin: Relations | None
+    created: Int64 | None
     profiles: dict[str, Tensor]
     retrieved: int
     """How many of retrieval's best a list has."""
@@ -153,11 +195,14 @@ class ListMaker:
         towers: TowerRanker,
         questions: Questions,
         *,
+        kin: Sequence[Int32],
+        created: Int64 | None,
         profiles: dict[str, Tensor],
         retrieved: int,
         engaged: int,
     ) -> "ListMaker":
-        """profiles: encoded user features of all user rows."""
+        """kin: of kin_codes. created: of created_at, where ages are read. profiles: encoded user
+        features of all user rows."""
         data = questions.histories
         done = Past(
             data.items,
@@ -166,7 +211,8 @@ class ListMaker:
             num_items=data.num_items,
             num_events=len(data.schema.history_events),
         )
-        return cls(towers, questions, done, profiles, retrieved, engaged)
+        relations = Relations.of(data, kin) if kin else None
+        return cls(towers, questions, done, relations, created, profiles, retrieved, engaged)
 
     def lists(
         self,
@@ -196,6 +242,8 @@ class ListMaker:
         return Lists(
             histories=data,
             done=self.done,
+            kin=self.kin,
+            created=self.created,
             profiles=self.profiles,
             users=users,
             idle=self.questions.idle[np.searchsorted(self.questions.users, users)],

@@ -19,6 +19,13 @@ class ValueRunConfig:
     max_history: int = 50
     """The most events of a history that are read, the newest."""
     attention_heads: int = 2
+    num_kin: int = 3
+    """So many item columns at most, of which it reads what the user did with others of a
+    candidate's value; training/value/kin.py chooses them."""
+    bottom: str = "shared"
+    """shared, mmoe or ple: what heads share (model/value_bottoms.py)."""
+    num_experts: int = 4
+    """Of mmoe and ple."""
     hidden: tuple[int, int] = (128, 64)
     dropout: float = 0.2
     profile_dropout: float = 0.5

@@ -16,13 +16,17 @@ import numpy.typing as npt
 from model.atomic import write_text
 from model.errors import ConfigError
 from model.towers import TwoTower
+from training.dataset import read_items_table
 from training.run import Run
 from training.value.batch import Examples
+from training.value.calibration import Reliability, reliability
+from training.value.created import created_at
 from training.value.exposures import ExposureLog, Part
 from training.value.fit import predict
 from training.value.inputs import item_arrays, make_examples
 from training.value.metrics import Interval, Ranking, bootstrap
-from training.value.stored import TEST, StoredValue
+from training.value.reliability_plot import reliability_plot
+from training.value.stored import PLOT, TEST, StoredValue
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[float, str], None]
@@ -41,6 +45,8 @@ class HeadRankings:
     mean_probability: float
     """The mean of what the value model says; beside the rate of positives, it tells whether
     probabilities are what they are called."""
+    reliability: Reliability | None
+    """The same, bin by bin; None without examples."""
 
     @property
     def first(self) -> Ranking:
@@ -76,6 +82,7 @@ class HeadRankings:
             "num_positives": one.num_positives,
             "num_users": one.num_users,
             "mean_probability": self.mean_probability,
+            "reliability": None if self.reliability is None else asdict(self.reliability),
         }
 
 
@@ -110,6 +117,7 @@ def rank_heads(
             },
             examples.num_owners,
             float(chances.mean()) if len(chances) else float("nan"),
+            reliability(chances, labels),
         )
     return found
 
@@ -137,14 +145,24 @@ def evaluate_value(
     exposures = ExposureLog(run, heads=value.heads).read(part)
     say(0.1, "run the item tower")
     items = item_arrays(run, model, value.stats)
+    config = value.network.config
+    created = created_at(run, read_items_table(run.dataset)) if config.reads_age else None
     examples = make_examples(
-        run, model, exposures, items.vectors, progress=lambda d, what: say(0.1 + 0.4 * d, what)
+        run,
+        model,
+        exposures,
+        items.vectors,
+        kin=config.kin,
+        created=created,
+        progress=lambda d, what: say(0.1 + 0.4 * d, what),
     )
     slates = make_examples(
         run,
         model,
         exposures.at_once(),
         items.vectors,
+        kin=config.kin,
+        created=created,
         progress=lambda d, what: say(0.5 + 0.1 * d, what),
     )
     say(0.6, "run the value model")
@@ -168,8 +186,9 @@ def evaluate_value(
 
 
 def write_test(run: Run, found: Mapping[str, Any]) -> None:
-    """Write RUN/value/test.json, whole or not at all."""
+    """Write RUN/value/test.json and the reliability plot, each whole or not at all."""
     write_text(run.path / TEST, json.dumps(found, indent=1) + "\n")
+    write_text(run.path / PLOT, reliability_plot(found["heads"], title="The test part"))
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:

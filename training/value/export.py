@@ -15,13 +15,17 @@ import torch
 
 from model import bundle as files
 from model.encode import pad_histories
+from model.freshness import freshness
 from model.past import Past
 from model.tower_session import require_vectors
 from model.towers import TwoTower
 from training.dataset import read_items_table
 from training.run import Run
+from training.value.candidates import Relations
+from training.value.created import created_at
 from training.value.evaluate import VALUE
 from training.value.inputs import ItemArrays, item_arrays
+from training.value.kin import kin_codes
 from training.value.onnx import (
     export_item_side,
     export_request_side,
@@ -88,6 +92,7 @@ def export_value(
         "heads": [head.model_dump(exclude_none=True) for head in value.heads],
         "dim": config.dim,
         "max_history": config.max_history,
+        "kin": list(config.kin),
         "inputs": inputs,
         "item_inputs": item_inputs,
         "stats": {"names": list(value.stats.names), "prior": value.stats.prior.tolist()},
@@ -138,6 +143,9 @@ def _some_requests(
         num_items=data.num_items,
         num_events=run.tower.num_events,
     )
+    table, config = read_items_table(run.dataset), value.network.config
+    kin = Relations.of(data, kin_codes(table, config.kin)) if config.kin else None
+    created = created_at(run, table) if config.reads_age else None
     users = np.argsort(-data.lengths, kind="stable")[[0, len(data.lengths) // 2, -1]]
     for batch, most, num_candidates in (
         (users[:1], longest, 1),
@@ -158,6 +166,7 @@ def _some_requests(
             max_history=longest,
         )
         candidates = rng.integers(0, len(vectors), (len(batch), num_candidates))
+        now = np.full(len(batch), data.times.max(initial=0))
         # Interests of the towers' scale: other items' vectors do.
         shape = (len(batch), run.tower.num_interests)
         interests = retrieval[rng.integers(0, len(retrieval), shape)]
@@ -175,4 +184,6 @@ def _some_requests(
             "candidates": vectors[candidates],
             "scores": scores,
             "past": past.of(batch, candidates),
+            **({} if kin is None else {"kin": kin.of_candidates(batch, candidates)}),
+            **({} if created is None else {"age": freshness(created[candidates], now)}),
         }

@@ -103,6 +103,7 @@ class ExposureLog:
         self._run, self._schema, self._heads = run, schema, heads or heads_of(schema)
         _require_learnable(run)
         self._events = _events(run.dataset, schema)
+        self._links = _links(run.dataset)
         self._bounds = _bounds(run, self._events)
         shown = self._events.filter(pl.col("is_exposure")).with_columns(
             # A held-out event may lack its time; what was known before it cannot be told then.
@@ -129,6 +130,7 @@ class ExposureLog:
             self._known_events(part),
             self._heads,
             self._schema,
+            links=self._links,
             horizon=self._horizon(part),
         )
         run = self._run
@@ -235,6 +237,14 @@ def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
     return events.with_columns(
         before=pl.when(pl.col("time").is_not_null()).then(first).otherwise(pl.col("before"))
     )
+
+
+def _links(dataset: Path) -> pl.DataFrame:
+    """from_item, to_item; empty where the dataset has no links."""
+    path = dataset / "links.parquet"
+    if not path.exists():
+        return pl.DataFrame(schema={"from_item": pl.String, "to_item": pl.String})
+    return pl.read_parquet(path, columns=["from_item", "to_item"], glob=False)
 
 
 def _bounds(run: Run, events: pl.DataFrame) -> tuple[int, int, int]:

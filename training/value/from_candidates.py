@@ -13,14 +13,16 @@ from model.errors import ConfigError
 from model.items import hash_ids
 from model.schema import Head
 from model.towers import TwoTower
-from training.dataset import load_user_ids
+from training.dataset import load_user_ids, read_items_table
 from training.evaluate import DistinctItems
 from training.run import Run
 from training.splits import filtered
 from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker, Lists, target_keys
 from training.value.config import ValueRunConfig
+from training.value.created import created_at
 from training.value.inputs import ItemArrays
+from training.value.kin import kin_codes, kin_columns
 
 Int64 = npt.NDArray[np.int64]
 Progress = Callable[[float, str], None]
@@ -52,9 +54,12 @@ def fit_and_choose(
             "model needs more users, or another seed."
         )
     towers = TowerRanker(model, items.vectors, questions, profiles=run.profiles)
+    table = read_items_table(run.dataset)
     maker = ListMaker.of(
         towers,
         questions,
+        kin=kin_codes(table, kin_columns(table, run.data.schema, most=config.num_kin)),
+        created=created_at(run, table),
         profiles=run.profiles,
         retrieved=config.candidates,
         engaged=config.engaged,

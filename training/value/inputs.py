@@ -16,17 +16,19 @@ from torch import Tensor
 
 from model.config import FeatureSpec
 from model.encode import HistoryBatch, pad_flat
-from model.past import Past
+from model.freshness import freshness
+from model.past import Kin, Past
 from model.schema import Head
 from model.towers import TwoTower
 from model.value import ValueNetwork
-from training.dataset import Interactions, read_users_table
+from training.dataset import Interactions, read_items_table, read_users_table
 from training.loop import encode_users
 from training.run import Run, encode_profiles
 from training.tower_ranker import item_vectors
 from training.value.batch import Batch, logits_from, make_batch
 from training.value.exposures import Exposures
 from training.value.item_stats import ItemStats
+from training.value.kin import kin_codes
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -89,6 +91,11 @@ class ShownExamples:
     """[N] the item's best inner product with the interests."""
     past: Float32
     """[N, num_events] log1p of how often the user had done what with the item."""
+    kin: Float32 | None
+    """[N, G * num_events] the same with all items of its creator and so on; None where G is 0."""
+
+    age: Float32 | None
+    """[N, 2] of model/freshness.py; None where it is not read."""
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -140,6 +147,8 @@ class ShownExamples:
             self.exposures.items[chosen, None],
             self.scores[chosen, None],
             self.past[chosen, None],
+            None if self.kin is None else self.kin[chosen, None],
+            None if self.age is None else self.age[chosen, None],
             self.labels[chosen],
             self.known[chosen],
             interests=self.interests[self.moments[chosen]],
@@ -185,9 +194,12 @@ def make_examples(
     exposures: Exposures,
     vectors: Tensor,
     *,
+    kin: tuple[str, ...],
+    created: Int64 | None,
     progress: Progress | None = None,
 ) -> ShownExamples:
-    """Run the user tower at every exposure. vectors: [V, D] of the item tower."""
+    """Run the user tower at every exposure. vectors: [V, D] of the item tower. kin: columns.
+    created: of created_at, [V]; None where ages are not read."""
     profiles = _profiles(run, exposures.people)
     moments, first = _distinct_moments(run, exposures)
     bare = ShownExamples(
@@ -198,6 +210,10 @@ def make_examples(
         moments,
         np.empty(len(moments), np.float32),
         _past(run.data, exposures),
+        _kin(run, exposures, kin) if kin else None,
+        None
+        if created is None
+        else freshness(created[exposures.items][:, None], exposures.times)[:, 0],
     )
     _encode(run, model, bare, first, vectors, progress or (lambda done, what: None))
     matrix = vectors.numpy()
@@ -220,6 +236,21 @@ def _past(data: Interactions, exposures: Exposures) -> Float32:
     # Of one who has no history at all, no candidate was met before.
     items = np.where(rows >= 0, exposures.items, -1)
     return past.of(np.maximum(rows, 0), items[:, None], stops=exposures.stops)[:, 0]
+
+
+def _kin(run: Run, exposures: Exposures, columns: tuple[str, ...]) -> Float32:
+    """[N, G * num_events] what each user had done with kin of the item before each exposure."""
+    data = run.data
+    codes = kin_codes(read_items_table(run.dataset), columns)
+    kin = Kin(
+        [column[data.items] for column in codes],
+        data.events,
+        data.starts,
+        num_events=len(data.schema.history_events),
+    )
+    rows = exposures.rows[exposures.owners]
+    wanted = [np.where(rows >= 0, column[exposures.items], -1)[:, None] for column in codes]
+    return kin.of(np.maximum(rows, 0), wanted, stops=exposures.stops)[:, 0]
 
 
 def _distinct_moments(run: Run, exposures: Exposures) -> tuple[Int64, Int64]:

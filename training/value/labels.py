@@ -2,7 +2,11 @@
 
 A head without a window came true where an event of its name has the exposure's `exposure_id`,
 which is one user's own. With `window_days`, or where an exposure has no id, it came true where the
-same user did it to the same item from the exposure on, until the window was over.
+same user did it to the same item from the exposure on, until the window was over; or to an item
+that the shown one links to, or to any, as the head's `of` says, and not before `after_days`.
+
+A window that is not over is unknown, and not a negative: an order that has not happened yet would
+teach that what was shown last sells least (Chapelle, KDD 2014, calls it delayed feedback).
 """
 
 from collections.abc import Sequence
@@ -27,15 +31,16 @@ def label(
     heads: Sequence[Head],
     schema: Schema,
     *,
+    links: pl.DataFrame,
     horizon: int,
 ) -> tuple[Bool, Bool]:
     """Labels [N, T] of the N exposures `shown`, and which of them are known, [N, T].
 
     shown, events: rows with user_id, item_id, exposure_id, time (UTC µs); events also with event
-    and value, shown with shared: whether its user has other exposures of that id. horizon: UTC µs;
-    a window that ends later is not over, and its label not known.
+    and value, shown with shared: whether its user has other exposures of that id. links: from_item,
+    to_item. horizon: UTC µs; a window that ends later is not over, and its label not known.
 
-    Raises ConfigError where a head needs times and the dataset has none.
+    Raises ConfigError where a head needs times, or links, and the dataset has none.
     """
     shape = (shown.height, len(heads))
     labels, known = np.zeros(shape, bool), np.ones(shape, bool)
@@ -52,9 +57,13 @@ def label(
             if not schema.has_times:
                 raise ConfigError(_needs_times(head, schema, shown))
             window = round((head.window_days or SESSION_DAYS) * _DAY)
+            after = round((head.after_days or 0.0) * _DAY)
             rest = shown.filter(pl.Series(~by_id))
             known[~by_id, place] = (rest["time"] + window < horizon).to_numpy()
-            labels[~by_id, place] = _within(rest, done, window) & known[~by_id, place]
+            by = ["user_id"] if head.of == "any" else ["user_id", "item_id"]
+            if head.of == "linked":
+                done = _by_what_links_to_it(head, done, links)
+            labels[~by_id, place] = _within(rest, done, by, after, window) & known[~by_id, place]
     return labels, known
 
 
@@ -75,16 +84,30 @@ def _has(shown: pl.DataFrame, done: pl.DataFrame, columns: list[str]) -> Bool:
     return joined["hit"].fill_null(False).to_numpy()
 
 
-def _within(shown: pl.DataFrame, done: pl.DataFrame, window: int) -> Bool:
-    """[N] whether the user did it to the item at the exposure or up to `window` µs after it."""
-    first = done.select("user_id", "item_id", "time", at="time").drop_nulls("time").sort("time")
-    dated = shown.drop_nulls("time").select("user_id", "item_id", "time", "row").sort("time")
+def _by_what_links_to_it(head: Head, done: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
+    """`done` with the items that link to each one in its place."""
+    if links.is_empty():
+        raise ConfigError(
+            f"head {head.name!r} has of = 'linked', and the dataset has no links. Write them to "
+            "links.parquet, or leave the head out of dataset.toml (docs/dataset.md)."
+        )
+    pairs = links.select("from_item", "to_item").unique()
+    found = done.join(pairs, left_on="item_id", right_on="to_item", how="inner")
+    return found.with_columns(item_id=pl.col("from_item"))
+
+
+def _within(
+    shown: pl.DataFrame, done: pl.DataFrame, by: list[str], after: int, window: int
+) -> Bool:
+    """[N] whether the same `by` did it from `after` to `window` µs after the exposure."""
+    first = done.select(*by, "time", at="time").drop_nulls("time").sort("time")
+    dated = shown.drop_nulls("time").select(*by, pl.col("time") + after, "row").sort("time")
     joined = dated.join_asof(
         first,
         on="time",
-        by=["user_id", "item_id"],
+        by=by,
         strategy="forward",
-        tolerance=window,
+        tolerance=window - after,
         check_sortedness=False,  # both are sorted above; with `by` it cannot be checked
     )
     hits = joined.filter(pl.col("at").is_not_null())["row"]

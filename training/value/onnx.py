@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from model import freshness
 from model.value import ValueNetwork
 from training.onnx_graphs import add_features, export_graph, gap, require_parity
 
@@ -51,6 +52,8 @@ class _FlatRequestSide(nn.Module):
             given["candidates"],
             given["scores"],
             given["past"],
+            given.get("kin"),
+            given.get("age"),
         )
         return logits.sigmoid()
 
@@ -90,7 +93,12 @@ def export_request_side(network: ValueNetwork, path: Path) -> list[str]:
     given["candidates"] = torch.randn(batch, candidates, config.dim)
     given["scores"] = torch.ones(batch, candidates)
     given["past"] = torch.ones(batch, candidates, config.num_events)
-    for name in ("candidates", "scores", "past"):
+    if config.kin:
+        given["kin"] = torch.ones(batch, candidates, len(config.kin) * config.num_events)
+    if config.reads_age:
+        given["age"] = torch.ones(batch, candidates, freshness.SIZE)
+    each = ("candidates", "scores", "past", "kin", "age")
+    for name in [name for name in each if name in given]:
         axes[name] = {0: "batch", 1: "candidates"}
     export_graph(_FlatRequestSide(network, list(given)), given, axes, "probabilities", path)
     return list(given)

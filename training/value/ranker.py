@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.dataset import Interactions
+from training.dataset import Interactions, read_items_table
 from training.evaluate import Reranker
 from training.run import Run
 from training.splits import Questions
 from training.tower_ranker import TowerRanker
 from training.value.candidates import ListMaker
+from training.value.created import created_at
 from training.value.fit import item_side, predict_from
 from training.value.inputs import ItemArrays
+from training.value.kin import kin_codes
 from training.value.stored import StoredValue, has_value, load_value
 
 Int64 = npt.NDArray[np.int64]
@@ -54,9 +56,12 @@ class ValueRanker:
         items = ItemArrays.of(run, torch.from_numpy(towers.vectors), value.stats)
         self._vectors = item_side(value.network, items)
         self._weights = np.array([run.data.schema.worth(head.event) for head in value.heads])
+        table, config = read_items_table(run.dataset), value.network.config
         self._maker = ListMaker.of(
             towers,
             questions,
+            kin=kin_codes(table, config.kin),
+            created=created_at(run, table) if config.reads_age else None,
             profiles=run.profiles,
             retrieved=value.config.candidates,
             engaged=value.config.engaged,

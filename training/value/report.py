@@ -22,11 +22,18 @@ def heads_table(heads: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
         for order in (VALUE, RETRIEVAL):
             first = order == VALUE
             cells = [_figure(head[order][metric]) for metric in METRICS]
-            table.add_row(name if first else "", counts if first else "", order, *cells)
+            beside = counts if first else _calibration(head)
+            table.add_row(name if first else "", beside, order, *cells)
         if "value_above" in head:
             cells = [_difference(head["value_above"][RETRIEVAL][metric]) for metric in METRICS]
             table.add_row("", "", "difference", *cells, end_section=True)
     return table
+
+
+def _calibration(head: Mapping[str, Any]) -> str:
+    """The expected calibration error of the value model."""
+    found = head["reliability"]
+    return "" if found is None else f"ECE {found['error']:.4f}"
 
 
 def _figure(found: Any) -> str:

@@ -24,6 +24,7 @@ from training.value.item_stats import ItemStats
 
 FOLDER, WEIGHTS = "value", "value/best.safetensors"
 REPORT, TEST = "value/value.json", "value/test.json"
+PLOT = "value/reliability.svg"
 _STATS = "item_stats"
 
 

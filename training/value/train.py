@@ -5,23 +5,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.config import ValueConfig
 from model.errors import ConfigError
 from model.towers import TwoTower
 from model.value import ValueNetwork
+from training.dataset import read_items_table
 from training.run import Run
 from training.value.batch import Examples
 from training.value.config import ValueRunConfig
+from training.value.created import created_at
 from training.value.evaluate import HeadRankings, rank_heads
 from training.value.exposures import ExposureLog, Exposures
 from training.value.fit import fit_network, predict
 from training.value.from_candidates import counts_of, fit_and_choose
 from training.value.inputs import ItemArrays, item_arrays, make_examples, read_features
 from training.value.item_stats import ItemStats, count_stats
+from training.value.kin import kin_columns
 from training.value.stored import StoredValue, save_value
 
+Int64 = npt.NDArray[np.int64]
 Progress = Callable[[float, str], None]
 
 
@@ -62,9 +67,12 @@ def train_value(
     say = progress or (lambda done, what: None)
     gather = _from_candidates if config.candidates else _from_exposures
     found = gather(run, model, config, lambda done, what: say(0.4 * done, what))
+    kin, created = _read_of_items(run, config)
     torch.manual_seed(config.seed)
     heads = tuple(head.name for head in found.fit.heads)
-    network = ValueNetwork(network_config(run, config, heads, found.stats))
+    network = ValueNetwork(
+        network_config(run, config, heads, found.stats, kin=kin, reads_age=created is not None)
+    )
     fitted = fit_network(
         network,
         found.items,
@@ -110,6 +118,7 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
     say(0.25, "run the item tower")
     items = item_arrays(run, model, stats)
     examples = {}
+    kin, created = _read_of_items(run, config)
     shown = {"fit": parts["fit"], "choose": parts["choose"], "slates": parts["choose"].at_once()}
     for name, begin, share in (("fit", 0.25, 0.5), ("choose", 0.75, 0.17), ("slates", 0.92, 0.08)):
         examples[name] = make_examples(
@@ -117,6 +126,8 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
             model,
             shown[name],
             items.vectors,
+            kin=kin,
+            created=created,
             progress=lambda done, what, b=begin, s=share: say(b + s * done, what),  # type: ignore[misc]
         )
     counts = {name: _counts(parts[name]) for name in parts}
@@ -133,10 +144,23 @@ def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Pro
     return _Material(stats, items, fit, choose, choose, parts, notes)
 
 
+def _read_of_items(run: Run, config: ValueRunConfig) -> tuple[tuple[str, ...], Int64 | None]:
+    """The columns of which kin are made, and of created_at [V], where ages can be told."""
+    table = read_items_table(run.dataset)
+    columns = kin_columns(table, run.data.schema, most=config.num_kin)
+    return columns, created_at(run, table)
+
+
 def network_config(
-    run: Run, config: ValueRunConfig, heads: tuple[str, ...], stats: ItemStats
+    run: Run,
+    config: ValueRunConfig,
+    heads: tuple[str, ...],
+    stats: ItemStats,
+    *,
+    kin: tuple[str, ...],
+    reads_age: bool,
 ) -> ValueConfig:
-    """The network of a run."""
+    """The network of a run. kin: columns of kin_columns."""
     return ValueConfig(
         vector_dim=run.tower.dim,
         num_interests=run.tower.num_interests,
@@ -147,6 +171,10 @@ def network_config(
         profile_features=run.tower.profile_features,
         has_order=run.tower.has_order,
         has_times=run.tower.has_times,
+        kin=kin,
+        reads_age=reads_age,
+        bottom=config.bottom,
+        num_experts=config.num_experts,
         dim=config.dim,
         max_history=config.max_history,
         attention_heads=config.attention_heads,

@@ -75,6 +75,8 @@ def schema(config: WorldConfig) -> Schema:
             Head(name="follow", event="follow"),
             Head(name="cart", event="cart"),
             Head(name="order", event="order", window_days=7.0),
+            Head(name="stirred_order", event="order", of="linked", window_days=7.0),
+            Head(name="return", event="exposure", of="any", after_days=0.5, window_days=3.0),
         ],
     )
 

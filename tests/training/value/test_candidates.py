@@ -61,7 +61,9 @@ def test_a_list_is_what_is_found_and_what_was_engaged_with(shop: Shop) -> None:
     questions = run.split.questions("test", seen="converted")
     data = questions.histories
     towers = TowerRanker(model, item_vectors(run.items, model), questions, profiles=run.profiles)
-    maker = ListMaker.of(towers, questions, profiles=run.profiles, retrieved=6, engaged=9)
+    maker = ListMaker.of(
+        towers, questions, kin=(), created=None, profiles=run.profiles, retrieved=6, engaged=9
+    )
     users = questions.users[5:25]
     gone = DistinctItems(filtered(data, "converted")).of(users)
     lists = maker.lists(users, excluded=gone, heads=())

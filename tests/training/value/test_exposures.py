@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from model.errors import ConfigError
@@ -187,6 +188,42 @@ def test_a_window_counts_what_the_user_did_to_the_item_until_it_is_over(tmp_path
     log = ExposureLog(run_on(dataset))
     assert labels_of(log.read("fit"), "a") == [[True], [False], [False], [None]]
     assert labels_of(log.read("test"), "a") == [[True], [None]]
+
+
+def test_an_order_of_what_the_item_links_to_counts_where_the_head_says_so(tmp_path: Path) -> None:
+    heads = [Head(name="stirred", event="order", of="linked", window_days=2.0)]
+    events = [
+        *filler(),
+        act("a", "p", "show", 12.5),  # p links to q and r
+        act("a", "r", "order", 13.0),
+        act("a", "q", "show", 12.6),  # q links to nothing
+        act("a", "p", "show", 13.5),  # after the order
+        act("b", "p", "show", 12.5),
+        act("b", "p", "order", 12.7),  # the item itself
+    ]
+    dataset = write_shown(tmp_path / "d", events, heads=heads)
+    with pytest.raises(ConfigError, match="head 'stirred' has of = 'linked'"):
+        ExposureLog(run_on(dataset)).read("fit")
+    links = {"from_item": ["p", "p"], "to_item": ["q", "r"], "relation": ["shows"] * 2}
+    pl.DataFrame(links).write_parquet(dataset / "links.parquet")
+    found = ExposureLog(run_on(dataset)).read("fit")
+    assert labels_of(found, "a") == [[True], [False], [False]]
+    assert labels_of(found, "b") == [[False]]
+
+
+def test_who_comes_back_is_told_from_what_they_are_shown_later(tmp_path: Path) -> None:
+    heads = [Head(name="return", event="show", of="any", after_days=0.5, window_days=2.0)]
+    events = [
+        *filler(),
+        act("a", "p", "show", 12.1),
+        act("a", "q", "show", 12.2),  # the same visit
+        act("a", "r", "show", 14.15),  # back: within two days of q, not of p
+        act("b", "p", "show", 12.1),
+        act("b", "q", "show", 12.5),  # the same day still
+    ]
+    found = read(write_shown(tmp_path / "d", events, heads=heads), "fit")
+    assert labels_of(found, "a") == [[False], [True], [None]]
+    assert labels_of(found, "b") == [[False], [False]]
 
 
 def test_without_ids_and_windows_a_head_comes_true_within_the_session(tmp_path: Path) -> None:

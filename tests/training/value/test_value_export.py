@@ -55,7 +55,9 @@ def test_the_bundle_ranks_exposures_as_training_did(
     stored, bundle = load_value(run), open_bundle(exported_value.bundle)
     assert bundle.value is not None
     items = item_arrays(run, model, stored.stats)
-    examples = make_examples(run, model, ExposureLog(run).read("test"), items.vectors)
+    examples = make_examples(
+        run, model, ExposureLog(run).read("test"), items.vectors, kin=bundle.value.kin, created=None
+    )
     expected = predict(stored.network, items, examples, max_history=10)
     session = onnxruntime.InferenceSession(str(bundle.value.path))
     names = run.read_items()["item_id"].to_pylist()

@@ -63,7 +63,9 @@ def test_a_loss_in_pieces_is_the_whole_one_where_no_user_is_cut() -> None:
     nobody, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
     exposures = Exposures((), [], nobody, owners, owners, owners, owners, labels & known, known)
     histories = interactions([1], num_items=2)
-    examples = ShownExamples(exposures, histories, {}, nothing, nobody, nothing, nothing)
+    examples = ShownExamples(
+        exposures, histories, {}, nothing, nobody, nothing, nothing, None, None
+    )
     logits = rng.normal(size=(32, 2)).astype(np.float32)
     weights = torch.tensor([1.0, 3.0])
     whole, pieces = (

@@ -42,6 +42,8 @@ EVERYTHING = ValueConfig(
         FeatureSpec(name="about", type="text", size=9),
         FeatureSpec(name="face", type="vector", size=3),
     ),
+    kin=("creator", "craft"),
+    reads_age=True,
     dim=16,
     max_history=MAX_HISTORY,
     hidden=(32, 16),
@@ -56,11 +58,15 @@ CASES = {
         stats=("popularity",),
         item_features=(),
         profile_features=(),
+        kin=(),
+        reads_age=False,
         has_order=False,
         has_times=False,
         attention_heads=1,
     ),
     "ordered": replace(EVERYTHING, has_times=False, profile_features=FEATURES[:1]),
+    "mmoe": replace(EVERYTHING, bottom="mmoe", num_experts=3),
+    "ple": replace(EVERYTHING, bottom="ple", num_experts=2),
 }
 
 
@@ -125,7 +131,11 @@ def asked(case: Case, batch: int, length: int, num_candidates: int, *, seed: int
     def normal(*shape: int) -> npt.NDArray[np.float32]:
         return rng.normal(size=shape).astype(np.float32)
 
-    return {
+    def met(num: int) -> npt.NDArray[np.float32]:
+        shape = (batch, num_candidates, num * config.num_events)
+        return np.log1p(rng.integers(0, 3, shape)).astype(np.float32)
+
+    given: Arrays = {
         "history": normal(batch, width, config.dim),
         "events": rng.integers(1, config.num_events + 1, (batch, width)) * mask,
         "gaps": (10 ** (7 * rng.random((batch, width))) * mask).astype(np.float32),
@@ -134,11 +144,14 @@ def asked(case: Case, batch: int, length: int, num_candidates: int, *, seed: int
         "interests": normal(batch, config.num_interests, config.vector_dim),
         "candidates": normal(batch, num_candidates, config.dim),
         "scores": normal(batch, num_candidates),
-        "past": np.log1p(rng.integers(0, 3, (batch, num_candidates, config.num_events))).astype(
-            np.float32
-        ),
+        "past": met(1),
         **features("profile", batch, rng),
     }
+    if config.kin:
+        given["kin"] = met(len(config.kin))
+    if config.reads_age:
+        given["age"] = normal(batch, num_candidates, 2)
+    return given
 
 
 @pytest.mark.parametrize(
@@ -156,7 +169,7 @@ def test_both_agree(case: Case, batch: int, length: int, num_candidates: int) ->
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_item_sides_agree(case: Case, batch: int) -> None:
     rng = np.random.default_rng(batch)
-    given = {
+    given: Arrays = {
         "vector": rng.normal(size=(batch, case.config.vector_dim)).astype(np.float32),
         "stats": rng.random((batch, len(case.config.stats))).astype(np.float32),
         **features("item", batch, rng),
@@ -165,60 +178,13 @@ def test_the_item_sides_agree(case: Case, batch: int) -> None:
     assert item_side_error(case.network, case.item, [given]) < MAX_ERROR / 10
 
 
-class Experts(torch.nn.Module):
-    """Two experts that each head mixes in its own way, where the shared bottom stood (Ma et al.,
-    Multi-gate Mixture-of-Experts, KDD 2018)."""
-
-    def __init__(self, user_size: int, candidate_size: int, num_heads: int, size: int) -> None:
-        super().__init__()
-        self.experts = torch.nn.Linear(user_size + candidate_size, 2 * size)
-        self.gates = torch.nn.Linear(user_size, 2 * num_heads)
-        self.num_heads = num_heads
-
-    def forward(self, user: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        known = user.unsqueeze(1).expand(-1, candidates.shape[1], -1)
-        states = self.experts(torch.cat([known, candidates], dim=-1)).relu()
-        states = states.unflatten(-1, (2, -1)).unsqueeze(2)
-        gates = self.gates(user).unflatten(-1, (self.num_heads, 2)).softmax(dim=-1)
-        mixed: torch.Tensor = (states * gates[:, None, :, :, None]).sum(dim=3)
-        return mixed  # [B, C, T, H]
-
-
-def test_another_network_takes_the_place_of_the_shared_bottom(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = ValueNetwork(EVERYTHING)
-    side = network.request_side
-    sizes = side.features.user_size, side.features.candidate_size
-    side.bottom = Experts(*sizes, len(EVERYTHING.heads), EVERYTHING.hidden[-1])  # type: ignore[assignment]
-    network.eval()
-    path = tmp_path / "value.onnx"
-    case = Case(EVERYTHING, network, path, path, lambda path, given: np.empty(0, np.float32))
-    names = export_request_side(network, path)
-    for shape in ((1, 0, 1), (3, MAX_HISTORY, 500)):
-        given = asked(case, *shape)
-        assert request_side_error(network, path, [given]) < MAX_ERROR / 10
-        (found,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
-            None, {name: given[name] for name in names}
-        )
-        assert found.shape == (shape[0], shape[2], len(EVERYTHING.heads))
-    # Each head reads its own mixture: no two are alike but for their weights.
-    with torch.no_grad():
-        side.heads.weight.fill_(1.0)
-        side.heads.bias.zero_()
-    tensors = {n: torch.from_numpy(array) for n, array in asked(case, 2, 9, 5).items()}
-    profile = {name: value for name, value in tensors.items() if name.startswith("profile.")}
-    parts = ("history", "events", "gaps", "mask", "idle", "interests")
-    asked_of = (tensors[name] for name in ("candidates", "scores", "past"))
-    logits = side(*(tensors[n] for n in parts), profile, *asked_of)
-    assert (logits[..., 0] - logits[..., 1]).abs().min() > 0
-
-
 def test_a_candidate_does_not_depend_on_the_others(case: Case) -> None:
     given = asked(case, 2, 9, 40)
     together = case.run(case.request, given)
     for place in (0, 17, 39):
-        each = ("candidates", "scores", "past")
-        alone = {**given, **{name: given[name][:, place : place + 1] for name in each}}
+        each = [n for n in ("candidates", "scores", "past", "kin", "age") if n in given]
+        alone = dict(given)
+        alone.update({name: given[name][:, place : place + 1] for name in each})
         found = case.run(case.request, alone)[:, 0]
         np.testing.assert_allclose(found, together[:, place], atol=1e-5)
 

@@ -95,12 +95,16 @@ def test_the_same_seed_gives_the_same_model(shown: Shown) -> None:
     model, stats = load_best(run)[0], shown.report.value.stats
     items = item_arrays(run, model, stats)
     log = ExposureLog(run)
-    fit, choose = (make_examples(run, model, log.read(p), items.vectors) for p in ("fit", "choose"))
+    kin = shown.report.value.network.config.kin
+    fit, choose = (
+        make_examples(run, model, log.read(p), items.vectors, kin=kin, created=None)
+        for p in ("fit", "choose")
+    )
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         network = shown.report.value.network.__class__(
-            network_config(run, config, ("click", "long_watch"), stats)
+            network_config(run, config, ("click", "long_watch"), stats, kin=kin, reads_age=False)
         )
         seeded = replace(config, seed=seed)
         fit_network(network, items, fit, choose, seeded, progress=lambda done, what: None)
@@ -113,7 +117,9 @@ def test_interests_and_scores_are_those_of_the_moment(shown: Shown) -> None:
     """A user's history at an exposure, given to the padded tower as a server would."""
     run, model = shown.run, load_best(shown.run)[0]
     items = item_arrays(run, model, shown.report.value.stats)
-    examples = make_examples(run, model, ExposureLog(run).read("choose"), items.vectors)
+    examples = make_examples(
+        run, model, ExposureLog(run).read("choose"), items.vectors, kin=(), created=None
+    )
     exposures, data = examples.exposures, run.data
     for n in (0, 100, 333):
         row = exposures.rows[exposures.owners[n]]
