@@ -26,7 +26,9 @@ import onnxruntime
 from results import FOLDER, write_result
 
 from model.config import FeatureSpec
+from training.dataset import read_items_table
 from training.run import Run, load_best, open_run
+from training.value.created import created_at
 from training.value.evaluate import RETRIEVAL, SAMPLES, VALUE, rank_heads
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
@@ -74,8 +76,10 @@ def main() -> None:
     names = tuple(h.name for h in value.heads if not options.heads or h.name in options.heads)
     shown = {part: log.read(part).with_heads(names) for part in ("fit", "choose", options.part)}
     shown[AT_ONCE] = shown[options.part].at_once()
+    config = value.network.config
+    created = created_at(run, read_items_table(run.dataset)) if config.reads_age else None
     examples = {
-        part: make_examples(run, model, exposures, items.vectors)
+        part: make_examples(run, model, exposures, items.vectors, kin=config.kin, created=created)
         for part, exposures in shown.items()
     }
     tables = {part: Table(run, value, items, found) for part, found in examples.items()}
@@ -135,6 +139,10 @@ class Table:
         self._add("score", examples.scores)
         for code, event in enumerate(run.data.schema.history_events):
             self._add(f"past_{event}", examples.past[:, code])
+        for array in (examples.kin, examples.age):
+            if array is not None:
+                for place in range(array.shape[1]):
+                    self._add(f"extra_{len(self.names)}", array[:, place])
         self._add_history(run, value, items, examples)
         self.cells: Float32 = np.stack(self._columns, axis=1).astype(np.float32)
 
@@ -248,7 +256,7 @@ def request_milliseconds(value: StoredValue, run: Path) -> float:
     length = value.config.max_history
     varying = {"history": [1, length], "events": [1, length], "gaps": [1, length]}
     varying |= {"mask": [1, length], "candidates": [1, CANDIDATES], "scores": [1, CANDIDATES]}
-    varying["past"] = [1, CANDIDATES]
+    varying |= {name: [1, CANDIDATES] for name in ("past", "kin", "age")}
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
     given = {}
     for entry in session.get_inputs():

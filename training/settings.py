@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.errors import ConfigError
 from training.config import RunConfig
+from training.value.config import ValueRunConfig
 from training.world.config import WorldConfig
 
-Config = TypeVar("Config", RunConfig, WorldConfig)
+Config = TypeVar("Config", RunConfig, ValueRunConfig, WorldConfig)
 
 
 def with_settings(config: Config, settings: Sequence[str], *, option: str = "--set") -> Config:

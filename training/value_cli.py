@@ -32,6 +32,14 @@ def train_value(
     max_history: Annotated[
         int | None, typer.Option(help="The most events of a history that are read, the newest.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting (docs/value-model.md), such as bottom=ple. May be repeated.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run's value model.")
     ] = False,
@@ -46,13 +54,14 @@ def train_value(
     the best of retrieval and what the user engaged with and did not convert on. Nothing needs to be
     logged, any split will do, and a fifth of the users say when to stop.
 
-    Example: penchant train-value runs/my-shop
+    Example: penchant train-value runs/my-shop --set bottom=ple
     Or: penchant train-value runs/my-shop --candidates 100
     """
     from training.memory import keep_freed_memory
 
     keep_freed_memory()  # before torch takes its first block
     from training.run import load_best, open_run
+    from training.settings import with_settings
     from training.value.config import ValueRunConfig
     from training.value.report import heads_table
     from training.value.stored import REPORT, has_value
@@ -69,6 +78,7 @@ def train_value(
     config = replace(
         ValueRunConfig(), **{name: value for name, value in given.items() if value is not None}
     )
+    config = with_settings(config, settings or ())
     opened = open_run(run, dataset=dataset)
     if has_value(opened) and not overwrite:
         raise ConfigError(f"{run} has a value model already. Replace it with --overwrite.")

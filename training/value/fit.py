@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from model.value import ValueNetwork
 from training.loop import Diverged
 from training.value.batch import Examples, logits_from
-from training.value.calibration import fit_line
+from training.value.calibration import Line, fit_line
 from training.value.config import ValueRunConfig
 from training.value.inputs import ItemArrays, logits_of
 from training.value.losses import head_weights, log_losses, ranking_losses, same_user_pairs
@@ -46,6 +46,8 @@ class Fit:
     choosing_losses: list[float]
     """The loss on the choosing day after each epoch."""
     seconds: float
+    lines: list[Line]
+    """Of each head, what made its chances true on the choosing day; the weights have it already."""
 
 
 def fit_network(
@@ -118,22 +120,24 @@ def fit_network(
             break
     network.load_state_dict(best_weights)
     network.eval()
-    _calibrate(network, items, choose, config)
-    return Fit(best_epoch, losses, choosing, time.perf_counter() - started)
+    lines = _calibrate(network, items, choose, config)
+    return Fit(best_epoch, losses, choosing, time.perf_counter() - started, lines)
 
 
 @torch.no_grad()
 def _calibrate(
     network: ValueNetwork, items: ItemArrays, choose: Examples, config: ValueRunConfig
-) -> None:
+) -> list[Line]:
     """Make chances true on the choosing day; the order of no head's candidates changes."""
     logits = predict(network, items, choose, max_history=config.max_history)
-    heads = network.request_side.heads
+    heads, lines = network.request_side.heads, []
     for place in range(logits.shape[1]):
         known = choose.known[:, place]
         line = fit_line(logits[known, place], choose.labels[known, place])
+        lines.append(line)
         heads.weight[place] *= line.slope
         heads.bias[place] = heads.bias[place] * line.slope + line.shift
+    return lines
 
 
 def _running_mean(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:

@@ -1,7 +1,7 @@
 """A run's towers, and its exposures or candidates, become a value model in RUN/value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ def train_value(
         "best_epoch": fitted.best_epoch,
         "losses": fitted.losses,
         "choosing_losses": fitted.choosing_losses,
+        "calibration": {name: asdict(line) for name, line in zip(heads, fitted.lines, strict=True)},
         "seconds": fitted.seconds,
     }
     value = StoredValue(network, config, found.fit.heads, found.stats, facts)
