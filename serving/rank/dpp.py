@@ -57,9 +57,9 @@ class Determinant:
 
     def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
-        self._worth[place] = -np.inf
+        self._worth[place] = self.score[place] = -np.inf
         if others:
-            self._worth[others] = -np.inf
+            self._worth[others] = self.score[others] = -np.inf
 
     def shown(self, place: int) -> None:
         """See Diverse."""

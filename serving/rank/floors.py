@@ -114,6 +114,10 @@ def _best_counts(
     order = order[np.argsort(-values[order], kind="stable")]
     k = min(k, len(order))
     of, best = classes.of[order] + 1, values[order].astype(np.float64)
+    if len(best) and best[0] > best[-1]:
+        # Exchanges keep the number of items, so that the unit of values does not matter to them;
+        # what counts as rounding does.
+        best = (best - best[-1]) / (best[0] - best[-1])
     # Row c: what the best 0, 1, … of class c add up to, and on both sides what cannot be.
     sums = np.full((num, k + 2 * _STEPS[0] + 1), -_NEVER)
     sums[:, _STEPS[0]] = 0.0

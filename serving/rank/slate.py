@@ -87,6 +87,9 @@ def arrange(
             if method == "mmr"
             else Determinant(values, vectors, diversity, window=window)
         )
+        # What is set aside has closed others already.
+        for place in np.flatnonzero(np.frombuffer(state.gone, np.uint8)).tolist():
+            scores.close(place, ())
         return _diverse(values, state, scores)
 
     places, reasons = filled(floors)

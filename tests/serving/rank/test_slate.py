@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.rank.dpp import RIDGE
 from serving.rank.floors import Floor
 from serving.rank.places import Group
-from serving.rank.slate import REASONS, arrange
+from serving.rank.slate import METHODS, REASONS, Method, arrange
 
 VALUES = np.array([0.5, 1.0, 0.0, 0.9, 0.5], np.float32)
 
@@ -213,6 +213,18 @@ def test_overlapping_floors_cost_as_little_as_can_be(
         assert float(values[slate.places].sum()) == pytest.approx(most, abs=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e15])
+def test_floors_that_overlap_are_met_alike_in_any_unit_of_values(unit: float) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        values = (rng.integers(0, 50, 40) / 50).astype(np.float32)
+        floors = [Floor(rng.random(40) < 0.3, int(rng.integers(2, 6))) for _ in range(3)]
+        usual = arrange(values, 10, floors=floors)
+        found = arrange(values * np.float32(unit), 10, floors=floors)
+        assert found.missing == usual.missing
+        assert values[found.places].sum() == pytest.approx(values[usual.places].sum(), abs=1e-4)
+
+
 def test_an_item_of_two_floors_counts_for_both() -> None:
     # Best two by value: 1 and 3. Both floors are met by 4 alone, at a cost of 0.9 - 0.5.
     new = Floor(np.array([True, False, False, False, True]), 1, "exposure_floor")
@@ -229,6 +241,23 @@ def test_what_caps_would_close_is_set_aside_for_floors() -> None:
     slate = arrange(VALUES, 3, caps=[creator], floors=[new])
     assert slate.places.tolist() == [3, 0, 2] and slate.missing == (0,)
     assert named(slate.reasons) == ["value", "value", "exposure_floor"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_diverse_slate_leaves_out_what_is_closed_by_what_is_set_aside(method: Method) -> None:
+    # As above: the best one, closed by the new item of its creator, is never shown.
+    creator = Group(np.array([1, 7, 7, 2, 3], np.int32), 1)
+    new = Floor(np.array([False, False, True, False, False]), 1, "exposure_floor")
+    slate = arrange(
+        VALUES,
+        3,
+        vectors=np.eye(5, dtype=np.float32),
+        diversity=0.1,
+        method=method,
+        caps=[creator],
+        floors=[new],
+    )
+    assert slate.places.tolist() == [3, 0, 2] and slate.missing == (0,)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
