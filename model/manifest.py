@@ -178,7 +178,7 @@ def open_verified(path: Path, *, kind: Kind) -> Manifest:
     if manifest.get("format") not in READS:
         raise BundleRejected(
             f"{path}: format {manifest.get('format')!r}; this version reads formats "
-            f"{' and '.join(map(str, READS))}. "
+            f"{', '.join(map(str, READS[:-1]))} and {FORMAT}. "
             "Serve it with the version that wrote it, or export it again."
         )
     if manifest["kind"] != kind:

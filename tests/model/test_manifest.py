@@ -118,8 +118,8 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: (f / "vectors.npy").write_text("Vectors"), "vectors.npy is damaged"),
     (lambda f: (f / MANIFEST).write_text("{}"), "manifest.json does not match MANIFEST.sha256"),
     (lambda f: (f / DIGEST).write_text(""), "manifest.json does not match MANIFEST.sha256"),
-    (lambda f: remanifest(f, format=FORMAT + 1), "format 4; this version reads formats 2 and 3"),
-    (lambda f: remanifest(f, format=1), "format 1; this version reads formats 2 and 3"),
+    (lambda f: remanifest(f, format=FORMAT + 1), "format 5; this version reads formats 2, 3 and 4"),
+    (lambda f: remanifest(f, format=1), "format 1; this version reads formats 2, 3 and 4"),
     (lambda f: remanifest(f, kind="snapshot"), "is a snapshot; a bundle is needed here"),
 ]
 
