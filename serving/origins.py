@@ -58,14 +58,15 @@ def origins_of_circles(circles: Int32, is_recent: npt.NDArray[np.bool_], neighbo
 
 
 def reader_origins(catalogue: Catalogue, reader: Reader, now: int) -> Int8:
-    """`origins_of_circles` of a reader's history. now: UTC µs."""
-    generation = catalogue.generation
-    if not len(reader.rows):
-        return np.full(len(generation.neighbours) + 1, EXPLORATORY, np.int8)
-    circles = catalogue.codes_of("circle", reader.rows)
-    return origins_of_circles(
-        circles, _recent(generation, reader.times, now), generation.neighbours
-    )
+    """`origins_of_circles` of a reader's history; told once. now: UTC µs, what is answered for."""
+    if reader.origins is None:
+        generation = catalogue.generation
+        reader.origins = origins_of_circles(
+            catalogue.codes_of("circle", reader.rows),
+            _recent(generation, reader.times, now),
+            generation.neighbours,
+        )
+    return reader.origins
 
 
 def candidate_origins(

@@ -62,6 +62,8 @@ class Reader:
     """How much that was in all."""
     gave_vectors: bool = False
     """The query holds its interests itself; nothing else is known, nor needed."""
+    origins: npt.NDArray[np.int8] | None = None
+    """What serving/origins.py has told of the circles, for the moment that is answered for."""
 
 
 class Readers:

@@ -178,13 +178,14 @@ class Catalogue:
                 codes[places] = self._live_codes(name)[rows[places] - self._num_base]
         return codes
 
-    def created_of(self, rows: Int64) -> Int64:
+    def created_of(self, rows: Int64, *, later: int | None = None) -> Int64:
         """[n] UTC µs when each item came, freshness.UNKNOWN where it is not known. Of a live item
-        that the bundle does not have: after the bundle was made, and no store says when."""
+        that the bundle does not have no store says when it came after the bundle was made: `later`,
+        or when that was."""
         base: Int64 = self.generation.created
         if self._is_base(rows):
             return base[rows]
-        created = np.full(len(rows), self._as_of, np.int64)
+        created = np.full(len(rows), self._as_of if later is None else later, np.int64)
         for part, places, local in self._split(rows):
             if part is None:
                 created[places] = base[local]

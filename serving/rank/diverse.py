@@ -12,6 +12,10 @@ import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 
+ALL_PAIRS = 2048
+"""Of so many candidates all pairs are compared at once, which takes 16 MB; of 20,000 it would be
+1.6 GB."""
+
 
 class Diverse(Protocol):
     """Scores of candidates; -inf for those that may not be shown any more.
@@ -40,14 +44,12 @@ class MarginalRelevance:
         with values scaled to 0 … 1, and as likeness the largest cosine to an item above, 0 where
         all are below 0.
         """
-        worth = scaled(values) * np.float32(1 - strength)
-        self.score = worth.copy()
+        self._worth = scaled(values) * np.float32(1 - strength)
+        self.score = self._worth.copy()
+        self._unit, self._strength = units(vectors), np.float32(strength)
         # [C, C] what column j is worth beside row i. One product for all pairs takes less time than
         # one a place that is filled: 0.3 ms for 500 candidates of 64 numbers.
-        unit = units(vectors)
-        self._beside: Float32 = unit @ unit.T
-        self._beside *= np.float32(-strength)
-        self._beside += worth
+        self._beside = self._worth_beside(self._unit) if len(values) <= ALL_PAIRS else None
 
     def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
@@ -57,7 +59,17 @@ class MarginalRelevance:
 
     def shown(self, place: int) -> None:
         """See Diverse."""
-        np.minimum(self.score, self._beside[place], out=self.score)
+        beside = (
+            self._worth_beside(self._unit[place]) if self._beside is None else self._beside[place]
+        )
+        np.minimum(self.score, beside, out=self.score)
+
+    def _worth_beside(self, above: Float32) -> Float32:
+        """[..., C] what candidates are worth beside items with these vectors [..., D]."""
+        found: Float32 = above @ self._unit.T
+        found *= -self._strength
+        found += self._worth
+        return found
 
 
 def scaled(values: Float32) -> Float32:

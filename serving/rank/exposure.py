@@ -3,8 +3,8 @@ those where a filter holds. Knows no slates."""
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from model.freshness import UNKNOWN
 from serving.domain import ExposureFloor, NewItems, SmallCreators
 from serving.live.catalogue import Catalogue
 
@@ -14,6 +14,7 @@ Int64 = npt.NDArray[np.int64]
 TAIL = 0.2
 """Where a request does not say: small creators have so much of all events together."""
 _DAY_US = 86_400_000_000
+_LATEST = np.iinfo(np.int64).max
 
 
 def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -> Bool:
@@ -25,8 +26,8 @@ def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -
     if isinstance(group, NewItems):
         found = np.ones(len(rows), bool)
         if group.max_age_days:
-            oldest = now - group.max_age_days * _DAY_US
-            found &= created(catalogue, rows) >= oldest
+            created = catalogue.created_of(rows, later=_LATEST)
+            found &= (created != UNKNOWN) & (created >= now - group.max_age_days * _DAY_US)
         if group.max_events is not None:
             found &= events_of(catalogue, rows) <= group.max_events
         return found
@@ -44,21 +45,3 @@ def events_of(catalogue: Catalogue, rows: Int64) -> Int64:
     """[n] how many events of histories each item had when the bundle was made."""
     counts = catalogue.column("popularity", rows)
     return np.asarray(counts.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
-
-
-def created(catalogue: Catalogue, rows: Int64) -> Int64:
-    """[n] when each item was created, UTC µs: the least number where that is not known, the largest
-    where it came after the bundle was made."""
-    generation = catalogue.generation
-    num_base, base = generation.items.num_items, rows
-    if len(rows) and int(rows.max()) >= num_base:
-        # A live row has what was upserted; when the item was created the bundle's own row says.
-        base, live = rows.copy(), np.flatnonzero(rows >= num_base)
-        base[live] = generation.rows_of(catalogue.ids_of(rows[live]))
-    found = np.full(len(rows), np.iinfo(np.int64).max)
-    old = np.flatnonzero(base >= 0)
-    if len(old):
-        column = generation.column("created_at", base[old])
-        times = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-        found[old] = times.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
-    return found

@@ -5,7 +5,7 @@ items and requests, and leaves to serving/rank/compose.py how a slate is made of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ class Listed:
     """One query's candidates, and what the value model says of them.
 
     rows: [C]. values: [C]. chances: [C, T]. origins: [C] int8, where the request asks for shares of
-    them. now: UTC µs. query: its number in the request.
+    them. now: UTC µs. query: its number in the request. groups: [C] who is in the group of each
+    exposure floor; RuleBook.rules fills it in.
     """
 
     rows: Int64
@@ -42,6 +43,7 @@ class Listed:
     origins: Int8 | None
     now: int
     query: int
+    groups: list[Bool] = field(default_factory=list)
 
 
 class RuleBook:
@@ -68,8 +70,8 @@ class RuleBook:
         """What the slate of k has to keep."""
         catalogue, slate, rows = self._catalogue, self._slate, listed.rows
         floors, lifted = [], None
-        for floor in slate.floors:
-            group = members(catalogue, floor, rows, listed.now)
+        listed.groups = [members(catalogue, floor, rows, listed.now) for floor in slate.floors]
+        for floor, group in zip(slate.floors, listed.groups, strict=True):
             least = floor.least if floor.paced else least_of(floor.share, k)
             if least:
                 floors.append(Floor(group, least, "exposure_floor"))
@@ -99,10 +101,9 @@ class RuleBook:
     def shown(self, listed: Listed, made: Composed) -> list[float]:
         """Put down what a slate gave to each paced floor; returns the share that each has had."""
         places, shares = made.slate.places, []
-        for floor in self._slate.floors:
+        for floor, group in zip(self._slate.floors, listed.groups, strict=True):
             if not floor.paced:
                 continue
-            group = members(self._catalogue, floor, listed.rows, listed.now)
             spread = float(np.ptp(listed.values)) if len(listed.values) else 0.0
             self._pacer.shown(
                 self._key(floor),

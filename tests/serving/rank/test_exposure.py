@@ -12,7 +12,7 @@ from model.items import ItemTable
 from serving.domain import AnyOf, ExposureFloor, NewItems, SmallCreators
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
-from serving.rank.exposure import created, events_of, members
+from serving.rank.exposure import events_of, members
 from tests.serving.tiny import World
 
 DAY_US = 86_400_000_000
@@ -36,11 +36,12 @@ def of(catalogue: Catalogue, group: NewItems | SmallCreators | AnyOf) -> list[in
 
 
 def test_new_by_age_and_by_events(catalogue: Catalogue) -> None:
-    assert created(catalogue, ROWS).tolist()[1] == NOW_US - 3 * DAY_US
+    assert catalogue.created_of(ROWS).tolist()[1] == NOW_US - 3 * DAY_US
     assert events_of(catalogue, ROWS).tolist() == ROWS.tolist()  # popularity of item row is row
     assert of(catalogue, NewItems(max_age_days=3)) == [0, 3]
     assert of(catalogue, NewItems(max_age_days=3.5, max_events=2)) == [0]
     assert of(catalogue, NewItems(max_age_days=60)) == [0, 3, 50]  # nobody knows how old 7 is
+    assert of(catalogue, NewItems(max_age_days=36_500)) == [0, 3, 50, 100]
     assert of(catalogue, NewItems(max_events=7)) == [0, 3, 7]
     assert of(catalogue, NewItems(max_events=0)) == [0]
 

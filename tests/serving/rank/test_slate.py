@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.rank import diverse
 from serving.rank.dpp import RIDGE
 from serving.rank.floors import Floor
 from serving.rank.places import Group
@@ -39,6 +40,17 @@ def test_marginal_relevance_by_hand() -> None:
     #   4: 0.25 - 0.433 = -0.183. So 2, then 3, then 4.
     assert slate.places.tolist() == [1, 0, 2, 3, 4]
     assert named(slate.reasons) == ["value", "diversity", "diversity", "value", "value"]
+
+
+def test_many_candidates_are_compared_a_place_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.random(60).astype(np.float32)
+    vectors = rng.normal(size=(60, 4)).astype(np.float32)
+    at_once = arrange(values, 30, vectors=vectors, diversity=0.6)
+    monkeypatch.setattr(diverse, "ALL_PAIRS", 59)
+    assert arrange(values, 30, vectors=vectors, diversity=0.6).places.tolist() == (
+        at_once.places.tolist()
+    )
 
 
 def test_all_for_diversity_still_begins_with_the_best() -> None:
