@@ -58,11 +58,12 @@ def objectives_of(run: "Run") -> Objectives | None:
     config, data = run.config, run.targets
     if not config.objectives:
         return None
-    is_order = np.isin(data.events, list(conversions_of(data.schema).values()))
+    learned = np.asarray(data.weights) > 0  # what weighs nothing, such as a repeat, is no target
+    is_order = np.isin(data.events, list(conversions_of(data.schema).values())) & learned
     end = int(data.times.max(initial=0))
     weights = data.weights.astype(np.float64)
     if "interest" in config.objectives and config.credit_days:
-        weights = weights + credit_weights(run, end=end)
+        weights = weights + np.where(learned, credit_weights(run, end=end), 0)
     windows = FutureWindows(
         data.starts,
         np.asarray(data.times),

@@ -85,6 +85,14 @@ def test_only_training_events_are_ahead(run: Run) -> None:
         assert (drawn.targets >= following).all() and (drawn.weights > 0).any()
 
 
+def test_repeats_are_nobodys_targets_where_they_are_not_learned(run: Run) -> None:
+    first = replace(run, config=replace(run.config, learn_repeats=False))
+    objectives, weights = objectives_of(first), first.targets.weights
+    assert objectives is not None and (weights == 0).any()
+    for drawn in objectives.draw(np.arange(len(weights)), np.random.default_rng(1)):
+        assert (weights[drawn.targets[drawn.weights > 0]] > 0).all()
+
+
 def test_credit_goes_to_the_engagement_that_came_before_the_order(run: Run) -> None:
     data = run.split.training
     end = int(data.times.max())
