@@ -31,7 +31,9 @@ def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
     moved = ("--dataset", str(taste))
     none = penchant("evaluate-value", str(path), *moved)
     assert none.returncode == 2 and "has no value model" in none.stdout + none.stderr
-    done = penchant("train-value", str(path), "--epochs", "1", *moved)
+    odd = penchant("train-value", str(path), "--set", "bottom=deep", *moved)
+    assert odd.returncode == 2 and "shared, mmoe, ple" in odd.stdout + odd.stderr
+    done = penchant("train-value", str(path), "--epochs", "1", "--set", "bottom=ple", *moved)
     assert done.returncode == 0, done.stderr
     assert "The choosing day" in done.stdout and "long_watch" in done.stdout
     assert "retrieval" in done.stdout and str(path / REPORT) in done.stdout
@@ -40,6 +42,8 @@ def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
     judged = penchant("evaluate-value", str(path), *moved)
     assert judged.returncode == 0, judged.stderr
     assert "The test part" in judged.stdout and "difference" in judged.stdout
+    assert "ECE 0." in judged.stdout
+    assert (path / "value" / "reliability.svg").read_text().count("ECE") >= 2
     found = json.loads((path / TEST).read_text())
     assert found["heads"]["click"]["num_exposures"] == 120 * 15
     # A new model has no test figures yet. And the towers of such a run may be trained on.
