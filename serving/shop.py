@@ -97,7 +97,7 @@ class Shop:
         self._schema: Schema = read_schema(dataset)
         state = self._folder / "state"
         self._run("load-users", self._made / "snapshot", "--state", state)
-        self._serve(self._made / "bundle", state)
+        self.serve(self._made / "bundle", state)
 
     def stock(self, time: int, *, arrived: pa.Table, links: pa.Table, gone: Sequence[str]) -> None:
         """Write what came and what went, and wait until it shows."""
@@ -184,8 +184,9 @@ class Shop:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(_PATIENCE)
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
             self._process = None
 
     def _learn(self, dataset: Path, folder: Path) -> None:
@@ -198,13 +199,19 @@ class Shop:
         self._run("train-value", run)
         self._run("export", run, "--bundle", folder / "bundle", "--snapshot", folder / "snapshot")
 
-    def _serve(self, bundle: Path, state: Path) -> None:
+    def serve(self, bundle: Path, state: Path) -> None:
+        """Start the server, which ends with this process, however that ends."""
         command = [*self._command, "serve", str(bundle), "--state", str(state), "--port", "0"]
         command += ["--event-horizon-days", _HORIZON_DAYS, "--log-level", "warning"]
         log = self._folder / "server.log"
         with log.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment()
+                [*command, "--until-stdin-ends"],
+                stdin=subprocess.PIPE,  # held open, and never written to
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=_environment(),
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
