@@ -23,6 +23,7 @@ from serving.live.encode import Encoded
 from serving.live.living import Living, search_living
 from serving.live.part import Part
 from serving.live.segment import Contents, Segment
+from serving.live.tally import Tally
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -33,8 +34,15 @@ Int64 = npt.NDArray[np.int64]
 class Catalogue:
     """A generation and the live items beside it."""
 
-    def __init__(self, generation: Generation, segment: Segment | None = None) -> None:
-        self.generation, self.segment = generation, segment
+    def __init__(
+        self,
+        generation: Generation,
+        segment: Segment | None = None,
+        *,
+        tally: Tally | None = None,
+    ) -> None:
+        """tally: of what was done since the generation's bundle was made; None: nothing."""
+        self.generation, self.segment, self._tally = generation, segment, tally
         value_dim = 0 if generation.value is None else generation.value.dim
         self._num_base = generation.items.num_items
         as_of = generation.bundle.manifest.as_of
@@ -193,6 +201,13 @@ class Catalogue:
                 known = beneath >= 0
                 created[places[known]] = base[beneath[known]]
         return created
+
+    def events_of(self, rows: Int64) -> Int64:
+        """[n] how many events of histories each item has had up to now: those that the bundle was
+        made of, and those that were recorded since."""
+        column = self.column("popularity", rows).fill_null(0)
+        counts = np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+        return counts if self._tally is None else counts + self._tally.of(self.ids_of(rows))
 
     def is_kind(self, kind: str, rows: Int64) -> Bool:
         """[n] which of the rows, all found by a search, are of this kind."""

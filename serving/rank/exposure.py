@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from serving.domain import ExposureFloor, NewItems, SmallCreators
 from serving.live.catalogue import Catalogue
+from serving.rank.graduation import rule
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -23,12 +24,13 @@ def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -
     """
     group = floor.group
     if isinstance(group, NewItems):
+        group = rule(group, has_ages=catalogue.generation.has_ages)
         found = np.ones(len(rows), bool)
         if group.max_age_days:
             oldest = now - group.max_age_days * _DAY_US
             found &= created(catalogue, rows) >= oldest
         if group.max_events is not None:
-            found &= events_of(catalogue, rows) <= group.max_events
+            found &= catalogue.events_of(rows) <= group.max_events
         return found
     if isinstance(group, SmallCreators):
         small = catalogue.generation.small(group.field, group.tail or TAIL)
@@ -40,25 +42,15 @@ def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -
     return catalogue.holds((group,), rows)
 
 
-def events_of(catalogue: Catalogue, rows: Int64) -> Int64:
-    """[n] how many events of histories each item had when the bundle was made."""
-    counts = catalogue.column("popularity", rows)
-    return np.asarray(counts.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
-
-
 def created(catalogue: Catalogue, rows: Int64) -> Int64:
-    """[n] when each item was created, UTC µs: the least number where that is not known, the largest
-    where it came after the bundle was made."""
-    generation = catalogue.generation
-    num_base, base = generation.items.num_items, rows
-    if len(rows) and int(rows.max()) >= num_base:
-        # A live row has what was upserted; when the item was created the bundle's own row says.
-        base, live = rows.copy(), np.flatnonzero(rows >= num_base)
-        base[live] = generation.rows_of(catalogue.ids_of(rows[live]))
-    found = np.full(len(rows), np.iinfo(np.int64).max)
-    old = np.flatnonzero(base >= 0)
-    if len(old):
-        column = generation.column("created_at", base[old])
-        times = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-        found[old] = times.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
+    """[n] when each item was created, UTC µs: as the bundle says; of one that came after it was
+    made, when it was first upserted. The least number where the bundle does not say, the largest
+    where the store does not."""
+    column = catalogue.column("created_at", rows)
+    times = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    found = np.array(times.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False))
+    unknown = np.flatnonzero(times.is_null().to_numpy(zero_copy_only=False))
+    if len(unknown):
+        of_bundle = catalogue.generation.rows_of(catalogue.ids_of(rows[unknown])) >= 0
+        found[unknown[~of_bundle]] = np.iinfo(np.int64).max
     return found

@@ -18,7 +18,7 @@ from serving.shop import Shop
 
 bundle, state, folder, front_door = sys.argv[1:]
 shop = Shop(
-    Path(folder), made=Path(folder), command=(sys.executable, front_door), options={}, weights={}
+    Path(folder), made=Path(folder), command=(sys.executable, front_door), weights={}
 )
 shop.serve(Path(bundle), Path(state))
 print(shop._process.pid, flush=True)
