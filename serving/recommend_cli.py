@@ -58,7 +58,8 @@ def recommend(
         list[str] | None,
         typer.Option(
             help="A share of places for a group: new=0.2 (items with fewer than 20 events that are "
-            "at most 14 days old), small=0.1 (of creators with few events), or COLUMN:VALUE=0.3. May be repeated."
+            "at most 14 days old), small=0.1 (of creators with few events), or COLUMN:VALUE=0.3. "
+            "May be repeated."
         ),
     ] = None,
     new_events: Annotated[
