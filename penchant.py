@@ -141,21 +141,33 @@ def open_shop(
     gRPC is not installed.
     """
     try:
-        from serving.domain import KindShare, SlateRules
+        from serving.domain import (
+            ExposureFloor,
+            KindShare,
+            NewItems,
+            OriginShare,
+            SlateRules,
+            SmallCreators,
+        )
         from serving.shop import Shop
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
             raise
         raise ConfigError(f"a policy with a server {missing_extra('serve', error.name)}") from error
+    floors = ((NewItems(), asked.new), (SmallCreators(), asked.small))
     slate = SlateRules(
         diversity=asked.diversity,
         kinds=tuple(KindShare(kind, share) for kind, share in asked.kinds.items()),
+        origins=tuple(OriginShare(origin, share) for origin, share in asked.origins.items()),
+        floors=tuple(ExposureFloor(who, share, paced=True) for who, share in floors if share),
+        exploration=asked.exploration,
     )
     return Shop(
         folder,
         made=made,
         command=(sys.executable, str(Path(__file__).resolve())),
-        options={"slate": slate, "objective": asked.objective},
+        slate=slate,
+        objective=asked.objective,
         weights=asked.weights,
         training=training,
     )

@@ -165,12 +165,13 @@ class KindShare:
 
 @dataclass(frozen=True, slots=True)
 class NewItems:
-    """Items of which little is known; both hold where both are given."""
+    """Items of which little is known; both hold where both are given. Where neither is: those that
+    have not graduated (serving/rank/graduation.py)."""
 
     max_age_days: float = 0.0
     """0: any age."""
     max_events: int | None = None
-    """Of histories, when the bundle was made; None: any number."""
+    """Of histories, up to now; None: any number."""
 
 
 @dataclass(frozen=True, slots=True)

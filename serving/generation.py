@@ -119,10 +119,15 @@ class Generation:
             name for name, one in self.schema.filterable().items() if one.type == "category"
         )
 
+    @property
+    def has_ages(self) -> bool:
+        """Whether items have a created_at."""
+        return "created_at" in self.items.table.column_names
+
     @cached_property
     def created(self) -> Int64:
         """[N] UTC µs of created_at, UNKNOWN where it is not known."""
-        if "created_at" not in self.items.table.column_names:
+        if not self.has_ages:
             return np.full(self.items.num_items, UNKNOWN)
         column = self.items.table["created_at"].combine_chunks()
         times = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())

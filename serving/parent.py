@@ -1,4 +1,8 @@
-"""The supervisor's child processes end with it: the end of stdin says that it is gone."""
+"""A process that was started for another one ends with it: the end of stdin says that it is gone.
+
+However the parent ended, even by SIGKILL, the kernel closes its end of the pipe. So end the
+supervisor's workers with it, and a server with the program that started it.
+"""
 
 import sys
 import threading

@@ -57,13 +57,15 @@ def recommend(
     floor: Annotated[
         list[str] | None,
         typer.Option(
-            help="A share of places for a group: new=0.2 (at most --new-events events), "
-            "small=0.1 (of creators with few events), or COLUMN:VALUE=0.3. May be repeated."
+            help="A share of places for a group: new=0.2 (items with fewer than 20 events that are "
+            "at most 14 days old), small=0.1 (of creators with few events), or COLUMN:VALUE=0.3. "
+            "May be repeated."
         ),
     ] = None,
     new_events: Annotated[
-        int, typer.Option(help="For --floor new: how many events an item has at most.")
-    ] = 20,
+        int | None,
+        typer.Option(help="For --floor new: how many events an item has at most, however old."),
+    ] = None,
     paced: Annotated[
         bool, typer.Option("--paced", help="Floors hold over slates, not in each of them.")
     ] = False,
@@ -140,7 +142,7 @@ def recommend(
     print_recommended(shown, user, Console())
 
 
-def _group(name: str, new_events: int) -> NewItems | SmallCreators | AnyOf:
+def _group(name: str, new_events: int | None) -> NewItems | SmallCreators | AnyOf:
     """Whom a floor is for. Raises BadRequest for what says nothing."""
     if name == "new":
         return NewItems(max_events=new_events)

@@ -95,7 +95,9 @@ class Runtime:
         )
         self.items = self._opened.items
         self.generations = GenerationLog(self.database)
-        self._current = Current(config, self.database, self.items, worker=worker)
+        self._current = Current(
+            config, self.database, self.items, self._opened.events, worker=worker
+        )
         self._costs, self._candidates = new_costs(), config.candidates
         self._ranker = Ranker(self._costs, diversity=config.diversity)
         self._batcher: Batcher[tuple[Catalogue, Request], Answer] = Batcher(

@@ -97,6 +97,14 @@ def serve(
             "stopping server waits for callers who do not look away."
         ),
     ] = 15.0,
+    until_stdin_ends: Annotated[
+        bool,
+        typer.Option(
+            "--until-stdin-ends",
+            help="Stop also when stdin ends, as a pipe does when the program that started this "
+            "server is gone, however it ended.",
+        ),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Log every call, not only slow and failed ones.")
@@ -163,7 +171,7 @@ def serve(
         if listening.metrics_port is not None:
             print(f"Metrics at http://{host}:{listening.metrics_port}/metrics", flush=True)
 
-    run_supervised(config, announce)
+    run_supervised(config, announce, until_stdin_ends=until_stdin_ends)
 
 
 @app.command()

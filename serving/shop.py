@@ -1,6 +1,6 @@
 """A real server as a policy of the closed loop: every answer and every event over a socket.
 
-    shop = Shop(folder, made=made, command=("penchant",), options={}, weights={"order": 1.0})
+    shop = Shop(folder, made=made, command=("penchant",), weights={"order": 1.0})
     shop.begin(dataset)        # trains, exports, loads users, starts `penchant serve`
     shop.choose(...)           # Recommend, in batches
     shop.learn(events)         # RecordEvents
@@ -19,17 +19,19 @@ import shutil
 import subprocess
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model.atomic import write_text
 from model.errors import PenchantError
 from model.schema import Schema, read_schema
 from serving.client import Client
-from serving.domain import Event, FeatureValue, ItemChange, UserQuery
+from serving.domain import Event, FeatureValue, ItemChange, SlateRules, UserQuery
 from serving.results import Activation
 from serving.translation import RecommendOptions
 
@@ -44,6 +46,9 @@ _PATIENCE = 600.0
 _HORIZON_DAYS = "366"
 """The loop's days lie before today: how late its events may come."""
 _OPTIONAL = ("exposure_id", "source_item_id")
+_OBJECTIVES = ("interest", "direct")
+"""What a bundle learns, the first for those who do not ask."""
+_PLAIN = SlateRules()
 
 
 class ShopFailed(PenchantError):
@@ -61,23 +66,26 @@ class Shop:
         *,
         made: Path,
         command: Sequence[str],
-        options: RecommendOptions,
         weights: Mapping[str, float],
+        objective: str = "",
+        slate: SlateRules = _PLAIN,
         training: Sequence[str] = (),
     ) -> None:
         """folder: where state, dataset and bundles are kept; it must not exist yet.
 
         made: the folder of what the warm-up's dataset was made into, which shops of one world
-        share; the first makes it. command: what `penchant` is called with. options: what every
-        Recommend asks for. weights: what one event of each head is worth; a head that a bundle
-        lacks counts for nothing. training: further arguments of `penchant train`.
+        share; the first makes it. command: what `penchant` is called with. weights: what one event
+        of each head is worth; a head that a bundle lacks counts for nothing. objective, slate: of
+        every Recommend, as far as the bundle has what they need. training: further arguments of
+        `penchant train`.
         """
         self._folder, self._made, self._command = folder, made, command
-        self._options, self._weights, self._training = options, weights, training
+        self._weights, self._objective, self._slate = weights, objective, slate
+        self._training = training
+        self._asks: RecommendOptions = {}
         self._process: subprocess.Popen[str] | None = None
         self._client: Client | None = None
         self._bundles = 0
-        self._known: Mapping[str, float] = {}
         self._served: list[dict[str, object]] = []
         self.notes: list[str] = []
         """What went otherwise than it should, such as a bundle that the gate refused."""
@@ -97,7 +105,7 @@ class Shop:
         self._schema: Schema = read_schema(dataset)
         state = self._folder / "state"
         self._run("load-users", self._made / "snapshot", "--state", state)
-        self._serve(self._made / "bundle", state)
+        self.serve(self._made / "bundle", state)
 
     def stock(self, time: int, *, arrived: pa.Table, links: pa.Table, gone: Sequence[str]) -> None:
         """Write what came and what went, and wait until it shows."""
@@ -145,12 +153,7 @@ class Shop:
                 queries = [
                     UserQuery(users[place], exclude_item_ids=excluded[place]) for place in asked
                 ]
-                options: RecommendOptions = {
-                    **self._options,
-                    "weights": self._known,
-                    "k": length,
-                    "time_us": time,
-                }
+                options: RecommendOptions = {**self._asks, "k": length, "time_us": time}
                 found = self._open_client().recommend(queries, timeout=60.0, **options)
                 for number, place in enumerate(asked):
                     slates[place] = found.item_ids[found.query(number)]
@@ -184,27 +187,35 @@ class Shop:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(_PATIENCE)
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
             self._process = None
 
     def _learn(self, dataset: Path, folder: Path) -> None:
         """Towers, value model, and a bundle with its snapshot."""
         run = folder / "run"
+        objectives = ("--objectives", ",".join(_OBJECTIVES)) if _has_orders(dataset) else ()
         self._run(
             "train", dataset, "--out", run, "--recipe", "demo", "--split", "time",
-            "--device", "cpu", *self._training,
+            "--device", "cpu", *objectives, *self._training,
         )  # fmt: skip
         self._run("train-value", run)
         self._run("export", run, "--bundle", folder / "bundle", "--snapshot", folder / "snapshot")
 
-    def _serve(self, bundle: Path, state: Path) -> None:
+    def serve(self, bundle: Path, state: Path) -> None:
+        """Start the server, which ends with this process, however that ends."""
         command = [*self._command, "serve", str(bundle), "--state", str(state), "--port", "0"]
         command += ["--event-horizon-days", _HORIZON_DAYS, "--log-level", "warning"]
         log = self._folder / "server.log"
         with log.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment()
+                [*command, "--until-stdin-ends"],
+                stdin=subprocess.PIPE,  # held open, and never written to
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=_environment(),
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -230,18 +241,26 @@ class Shop:
             self.notes.append(f"{bundle.parent.name} was refused: {ended.message}")
 
     def _look_at_bundle(self, path: Path) -> None:
-        """Note what is served, and the weights of its heads: a rare one may not be learned yet."""
+        """Note what is served, and what of this shop's wishes it can be asked for: the warm-up may
+        have no orders to learn an objective from, and a rare head may not be learned yet."""
         bundle = self._open_client().status(timeout=30.0).bundle
         self._served.append({"path": str(path), "version": bundle["version"]})
         write_text(self._folder / "served.json", json.dumps(self._served, indent=1) + "\n")
-        heads = bundle["heads"]
-        assert isinstance(heads, Sequence)
-        self._known = {head: weight for head, weight in self._weights.items() if head in heads}
-        for head in self._weights:
-            if head not in heads:
-                self.notes.append(f"bundle {self._bundles} has no head {head!r}, so it counts 0")
-        if not self._known:
-            self.notes.append(f"bundle {self._bundles}: slates keep its default weights")
+        heads, objectives = bundle["heads"], bundle["objectives"]
+        assert isinstance(heads, Sequence) and isinstance(objectives, Sequence)
+        known = {head: weight for head, weight in self._weights.items() if head in heads}
+        notes = [f"no head {head!r}, so it counts 0" for head in self._weights if head not in known]
+        if not known:
+            notes.append("none of the weighted heads: slates keep its default weights")
+        slate, objective = self._slate, self._objective
+        if slate.exploration and not heads:
+            notes.append("no value model, so nothing is explored")
+            slate = replace(slate, exploration=0.0)
+        if objective and objective not in objectives:
+            notes.append(f"no objective {objective!r}, so candidates are those of {objectives[0]}")
+            objective = ""
+        self.notes += [f"bundle {self._bundles} has {note}" for note in notes]
+        self._asks = {"weights": known, "slate": slate, "objective": objective}
 
     def _wait(self, look: Callable[[], Seen | None], what: str) -> Seen:
         """What `look` finds, once it finds anything."""
@@ -276,6 +295,17 @@ class Shop:
 
 def _environment() -> Mapping[str, str]:
     return {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "PENCHANT_SUGGEST": "no"}
+
+
+def _has_orders(dataset: Path) -> bool:
+    """Whether objectives can learn from a dataset: its order is told by times, and in it there are
+    events of the role conversion."""
+    schema = read_schema(dataset)
+    orders = [name for name, event in schema.events.items() if event.role == "conversion"]
+    if not schema.has_times:
+        return False
+    events = pq.read_table(dataset / "events", columns=["event"])["event"]
+    return bool(pc.any(pc.is_in(events, value_set=pa.array(orders, pa.string()))).as_py())
 
 
 def _event(row: Mapping[str, Any]) -> Event:

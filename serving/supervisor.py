@@ -29,6 +29,7 @@ from serving.locks import lock_file
 from serving.logs import configure_logs, logger
 from serving.metrics import WORKER, SupervisorMetrics, reserve_files
 from serving.metrics_folder import metrics_folder
+from serving.parent import stop_with_parent
 from serving.store.base import store_path
 from serving.store.database import Database
 from serving.store.generations import GenerationLog
@@ -163,6 +164,10 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for the end; `run` then drains the workers and returns. Safe in a signal handler."""
         self._stopping.set()
+
+    def stop_with_parent(self) -> None:
+        """`stop` once stdin has ended."""
+        stop_with_parent(self._stopping)
 
     def hurry(self) -> None:
         """As `stop`; asked again, do not wait for callers to go elsewhere."""
@@ -380,12 +385,19 @@ def _name(number: int) -> str:
     return f"w{number}"
 
 
-def run_supervised(config: ServerConfig, on_ready: Callable[[Listening], None]) -> None:
+def run_supervised(
+    config: ServerConfig,
+    on_ready: Callable[[Listening], None],
+    *,
+    until_stdin_ends: bool = False,
+) -> None:
     """Run a supervisor that SIGTERM and SIGINT stop, and a second SIGINT hurries.
 
-    Raises as Supervisor.run does.
+    until_stdin_ends: the end of stdin stops it, too. Raises as Supervisor.run does.
     """
     supervisor = Supervisor(config)
+    if until_stdin_ends:
+        supervisor.stop_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     signal.signal(signal.SIGINT, lambda *_: supervisor.hurry())
     supervisor.run(on_ready)

@@ -256,14 +256,12 @@ def _check_floor(floor: ExposureFloor, where: str, limits: Limits, generation: G
 
 
 def _check_new_items(group: NewItems, where: str, generation: Generation) -> None:
-    if not group.max_age_days and group.max_events is None:
-        raise BadRequest("new by what? Give max_age_days, max_events or both", field=where)
     if not 0 <= group.max_age_days <= _MOST_DAYS:
         raise BadRequest(
             f"max_age_days = {group.max_age_days} is not allowed; allowed: 0 to {_MOST_DAYS}",
             field=f"{where}.max_age_days",
         )
-    if group.max_age_days and "created_at" not in generation.items.table.column_names:
+    if group.max_age_days and not generation.has_ages:
         raise UnknownField(
             "the items of this bundle have no created_at; give max_events instead",
             field=f"{where}.max_age_days",

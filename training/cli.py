@@ -51,7 +51,9 @@ Device = Annotated[
 @app.command()
 def simulate(
     context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to make: a dataset, or with --policy a closed loop.")
+    ],
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = _WORLD.seed,
     users: Annotated[int, typer.Option(help="How many people.")] = _WORLD.num_users,
     items: Annotated[int, typer.Option(help="How many items of all kinds.")] = _WORLD.num_items,
@@ -106,6 +108,8 @@ def simulate(
     With --policy, OUT becomes a closed loop (docs/closed-loop.md): a warm-up,
     then the same people on the same days under each policy. A policy that is
     done is kept: the same command after Ctrl-C, or with more policies, goes on.
+    Most of the time is the training of server policies: begin with one, in a
+    small world, and with --retrain-every 0.
 
     Example: penchant simulate demo-data/world --seed 7
     Example: penchant simulate loop --policy popularity --policy interest

@@ -5,7 +5,7 @@ shown or did something with in the loop.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +28,51 @@ class RequestPolicy:
     weights: Mapping[str, float]
     """What one event of each head is worth."""
     objective: str = ""
-    """Of the bundle's; empty: its first."""
+    """Whose candidates are asked for, where the bundle learned it; empty: its first."""
     diversity: float = 0.0
     """0: by value alone, to 1."""
     kinds: Mapping[str, float] = field(default_factory=dict)
-    """Least shares of the slate."""
+    """Least shares of each slate."""
+    origins: Mapping[str, float] = field(default_factory=dict)
+    """Least shares of each slate by where an item comes from: known, forgotten, adjacent,
+    exploratory."""
+    new: float = 0.0
+    """Least share of new items over all slates; 0: none."""
+    small: float = 0.0
+    """Least share of small creators' items over all slates; 0: none."""
+    exploration: float = 0.0
+    """0: by the value model alone, to 1: by what it may be wrong."""
 
 
+_INTEREST = RequestPolicy(
+    summary="finds what people will love, and ranks it by watching, liking, following and "
+    "ordering, each by its weight in the dataset",
+    objective="interest",
+    weights={"long_watch": 1.0, "like": 2.0, "follow": 3.0, "cart": 4.0, "order": 10.0},
+)
+_FLOORS = replace(
+    _INTEREST,
+    summary="as interest, with diverse slates and a least share of videos and live rooms",
+    diversity=0.3,
+    kinds={"video": 0.4, "live": 0.05, "product": 0.2},
+)
 SERVED: dict[str, RequestPolicy] = {
     "direct": RequestPolicy(
-        summary="by the chance of an order, and of a cart, which is less rare",
+        summary="finds what people will order, and ranks it by the chance of an order, and of a "
+        "cart, which is less rare",
+        objective="direct",
         weights={"cart": 4.0, "order": 10.0},
     ),
-    "interest": RequestPolicy(
-        summary="by watching, liking, following and ordering, each by its weight in the dataset",
-        weights={"long_watch": 1.0, "like": 2.0, "follow": 3.0, "cart": 4.0, "order": 10.0},
-    ),
-    "interest+floors": RequestPolicy(
-        summary="as interest, with diverse slates and a least share of videos and live rooms",
-        weights={"long_watch": 1.0, "like": 2.0, "follow": 3.0, "cart": 4.0, "order": 10.0},
-        diversity=0.3,
-        kinds={"video": 0.4, "live": 0.05, "product": 0.2},
+    "interest": _INTEREST,
+    "interest+floors": _FLOORS,
+    "interest+floors+exploration": replace(
+        _FLOORS,
+        summary="as interest+floors, with shares over all slates for new items and small creators, "
+        "some of circles next to a person's own, and a draw for what nobody knows yet",
+        origins={"adjacent": 0.1},
+        new=0.15,
+        small=0.15,
+        exploration=0.3,
     ),
 }
 """Policies that a server answers, by name."""

@@ -26,6 +26,7 @@ from serving.logs import logger
 from serving.memory import give_back
 from serving.store.base import segments_path
 from serving.store.database import Database
+from serving.store.event_log import EventLog
 from serving.store.generations import GenerationLog, StoredGeneration
 from serving.store.item_log import ItemLog
 
@@ -57,14 +58,21 @@ class Current:
     """What a worker serves now: the active generation, and its live items kept up to date."""
 
     def __init__(
-        self, config: ServerConfig, database: Database, items: ItemLog, *, worker: str = ""
+        self,
+        config: ServerConfig,
+        database: Database,
+        items: ItemLog,
+        events: EventLog,
+        *,
+        worker: str = "",
     ) -> None:
         """Open the active bundle, or, where the store names none, the one of the configuration.
 
         worker: its name; without one, it neither says that it is alive nor changes over. Raises
         BundleRejected, ConfigError and StoreUnavailable.
         """
-        self._config, self._database, self._items, self._worker = config, database, items, worker
+        self._config, self._database, self._worker = config, database, worker
+        self._items, self._events = items, events
         self._log = GenerationLog(database)
         # Without a name it is no server's worker, and what servers activate is not its concern.
         active = self._log.active() if worker else None
@@ -72,7 +80,7 @@ class Current:
         path = config.bundle if active is None else active.path
         version = "" if active is None else active.version
         generation = open_generation(config, path, version)
-        self.follower = Follower(generation, database, items, threads=config.onnx_threads)
+        self.follower = self._follower(generation)
         self._next: tuple[int, Follower] | None = None
         self._refused = 0
         self._stopping = threading.Event()
@@ -138,9 +146,7 @@ class Current:
         """The generation, ready to serve; None where it cannot be, which ends its activation."""
         try:
             generation = open_generation(self._config, coming.path, coming.version)
-            follower = Follower(
-                generation, self._database, self._items, threads=self._config.onnx_threads
-            )
+            follower = self._follower(generation)
         except PenchantError as error:
             self._refused = coming.number
             self._log.fail(coming.number, f"worker {self._worker}: {error}")
@@ -165,6 +171,15 @@ class Current:
         old.close()  # calls that have begun hold its catalogue and finish with it
         del old
         give_back()
+
+    def _follower(self, generation: Generation) -> Follower:
+        return Follower(
+            generation,
+            self._database,
+            self._items,
+            events=self._events,
+            threads=self._config.onnx_threads,
+        )
 
     def _beat(self) -> None:
         self._log.beat(

@@ -23,6 +23,7 @@ from serving.live.encode import Encoded
 from serving.live.living import Living, search_living
 from serving.live.part import Part
 from serving.live.segment import Contents, Segment
+from serving.live.tally import Tally
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -33,8 +34,15 @@ Int64 = npt.NDArray[np.int64]
 class Catalogue:
     """A generation and the live items beside it."""
 
-    def __init__(self, generation: Generation, segment: Segment | None = None) -> None:
-        self.generation, self.segment = generation, segment
+    def __init__(
+        self,
+        generation: Generation,
+        segment: Segment | None = None,
+        *,
+        tally: Tally | None = None,
+    ) -> None:
+        """tally: of what was done since the generation's bundle was made; None: nothing."""
+        self.generation, self.segment, self._tally = generation, segment, tally
         value_dim = 0 if generation.value is None else generation.value.dim
         self._num_base = generation.items.num_items
         as_of = generation.bundle.manifest.as_of
@@ -179,21 +187,33 @@ class Catalogue:
         return codes
 
     def created_of(self, rows: Int64, *, later: int | None = None) -> Int64:
-        """[n] UTC µs when each item came, freshness.UNKNOWN where it is not known. Of a live item
-        that the bundle does not have no store says when it came after the bundle was made: `later`,
-        or when that was."""
+        """[n] UTC µs when each item came, freshness.UNKNOWN where it is not known: as the bundle
+        says, or when it was first upserted. later: of one that came after the bundle was made, and
+        no store says when; None: when that was."""
         base: Int64 = self.generation.created
         if self._is_base(rows):
             return base[rows]
-        created = np.full(len(rows), self._as_of if later is None else later, np.int64)
+        created = np.empty(len(rows), np.int64)
         for part, places, local in self._split(rows):
             if part is None:
                 created[places] = base[local]
-            else:
-                beneath = self.generation.rows_of(part.ids_of(local))
-                known = beneath >= 0
-                created[places[known]] = base[beneath[known]]
+                continue
+            beneath = self.generation.rows_of(part.ids_of(local))
+            known = np.where(beneath >= 0, base[beneath], UNKNOWN)
+            if self.generation.has_ages:
+                column = part.column("created_at", local).cast(pa.timestamp("us", tz="UTC"))
+                times = column.cast(pa.int64()).fill_null(UNKNOWN)
+                known = times.to_numpy(zero_copy_only=False)
+            unsaid = (known == UNKNOWN) & (beneath < 0)
+            created[places] = np.where(unsaid, self._as_of if later is None else later, known)
         return created
+
+    def events_of(self, rows: Int64) -> Int64:
+        """[n] how many events of histories each item has had up to now: those that the bundle was
+        made of, and those that were recorded since."""
+        column = self.column("popularity", rows).fill_null(0)
+        counts = np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+        return counts if self._tally is None else counts + self._tally.of(self.ids_of(rows))
 
     def is_kind(self, kind: str, rows: Int64) -> Bool:
         """[n] which of the rows, all found by a search, are of this kind."""

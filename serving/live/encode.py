@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from model.bundle import Bundle
 from model.tower_session import TowerSession
@@ -116,6 +117,8 @@ class ItemEncoder:
             "retired": np.zeros(len(items), bool),
             "circle": self.circles(vectors),
         }
+        if self._generation.has_ages:
+            columns["created_at"] = self._created(items, beneath)
         for name, feature in self._schema.item_features.items():
             columns[name] = feature_column([one.get(name) for one in features], feature)
         if "title" not in columns:  # every item has one, declared as a feature or not
@@ -138,6 +141,19 @@ class ItemEncoder:
             return np.full(len(vectors), -1, np.int32)
         nearest: Int32 = (vectors @ self._centroids.T).argmax(axis=1).astype(np.int32)
         return nearest
+
+    def _created(self, items: Sequence[StoredItem], beneath: Int64) -> pa.Array:
+        """[n] when each item came: as the bundle says, else when it was first upserted."""
+        of_bundle = self._generation.items.table["created_at"].combine_chunks()
+        under = of_bundle.take(pa.array(beneath, mask=beneath < 0))
+        first = pa.array(
+            [
+                None if row >= 0 else item.created_us or None
+                for row, item in zip(beneath.tolist(), items, strict=True)
+            ],
+            pa.timestamp("us", "UTC"),
+        )
+        return pc.coalesce(under.cast(first.type), first)
 
     def _encode(self, items: Sequence[StoredItem]) -> Encoded:
         beneath = self.rows_beneath(items)

@@ -1,8 +1,8 @@
 """Keeps one worker's catalogue up to the feed of items: what any worker wrote, all soon show.
 
 A thread of its own looks whether the store has changed, applies what is new in the feed's order,
-lets items expire, and takes a newly sealed segment in the place of what it holds. Knows no
-requests.
+lets items expire, takes a newly sealed segment in the place of what it holds, and counts what is
+done with items. Knows no requests.
 """
 
 import threading
@@ -18,11 +18,13 @@ from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.live.encode import Encoded, ItemEncoder
 from serving.live.sealed import forget_sealed, open_sealed
+from serving.live.tally import Tally
 from serving.logs import logger
 from serving.memory import give_back
 from serving.metrics import DELTA_ITEMS, ITEMS_APPLIED
 from serving.store.base import segments_path
 from serving.store.database import Database
+from serving.store.event_log import EventLog
 from serving.store.item_log import ItemLog, StoredItem, all_since
 
 Bool = npt.NDArray[np.bool_]
@@ -32,6 +34,8 @@ Int64 = npt.NDArray[np.int64]
 POLL_SECONDS = 0.02
 """How often a worker looks for what others wrote; looking costs some 10 µs, and 50 with a
 store in Redis."""
+COUNT_SECONDS = 0.5
+"""How often a worker counts the events of items, once it has counted all there were."""
 _NO_LIMIT = 1 << 62
 _AT_ONCE = 512
 """Items applied together; searches go on meanwhile."""
@@ -41,17 +45,25 @@ class Follower:
     """One generation's catalogue, kept up to date. `catalogue` may be another one each time."""
 
     def __init__(
-        self, generation: Generation, database: Database, items: ItemLog, *, threads: int = 1
+        self,
+        generation: Generation,
+        database: Database,
+        items: ItemLog,
+        *,
+        events: EventLog | None = None,
+        threads: int = 1,
     ) -> None:
         """Open the newest segment and apply all that came after it. Raises StoreUnavailable.
 
-        database: of the state folder, which names the segments; items: wherever they are.
+        database: of the state folder, which names the segments; items: wherever they are; events:
+        what is counted by item; None: nothing is.
         """
         self.encoder = ItemEncoder(generation, threads=threads)
         self._generation, self._database, self._log = generation, database, items
         self._segments = segments_path(database.path.parent)
         self._stopping, self._hint = threading.Event(), threading.Event()
         self._applying = threading.Lock()
+        self._tally = None if events is None else Tally(events, generation)
         self.applied = 0
         """The last change of the feed that the catalogue shows."""
         self._newest_item = ""
@@ -81,12 +93,14 @@ class Follower:
         return known_vectors(self.catalogue, ids)
 
     def _run(self) -> None:
-        failing = False
+        failing, due = False, 0.0
         while not self._stopping.is_set():
             self._hint.wait(POLL_SECONDS)
             self._hint.clear()
             try:
                 self.look()
+                if time.monotonic() >= due and not self.count():
+                    due = time.monotonic() + COUNT_SECONDS
                 failing = False
             except (StoreUnavailable, BundleRejected) as error:
                 if not failing:
@@ -98,6 +112,10 @@ class Follower:
                     logger().exception("defect: cannot follow the items", exc_info=error)
                 failing = True
                 self._stopping.wait(1.0)
+
+    def count(self) -> bool:
+        """Count some of what was recorded; whether there may be more. Raises StoreUnavailable."""
+        return self._tally is not None and self._tally.step()
 
     def look(self) -> None:
         """Apply what is new, and let expire what is over."""
@@ -139,7 +157,7 @@ class Follower:
             logger().error("sealed segment left aside, reading all items", reason=str(error))
         self.applied = 0 if segment is None else segment.sequence
         self._newest_item = ""
-        return Catalogue(self._generation, segment)
+        return Catalogue(self._generation, segment, tally=self._tally)
 
     def _change_segment(self) -> None:
         """Where another segment was sealed: a new catalogue over it, and what came after it."""
@@ -153,7 +171,7 @@ class Follower:
         )
         if newest is None:
             return
-        made = Catalogue(self._generation, newest)
+        made = Catalogue(self._generation, newest, tally=self._tally)
         for items in all_since(self._log, newest.sequence, most=self.applied, at_once=_AT_ONCE):
             apply_items(made, self.encoder, items)
         made.expire(time.time_ns() // 1000)

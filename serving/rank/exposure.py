@@ -7,6 +7,7 @@ import numpy.typing as npt
 from model.freshness import UNKNOWN
 from serving.domain import ExposureFloor, NewItems, SmallCreators
 from serving.live.catalogue import Catalogue
+from serving.rank.graduation import rule
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -24,12 +25,13 @@ def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -
     """
     group = floor.group
     if isinstance(group, NewItems):
+        group = rule(group, has_ages=catalogue.generation.has_ages)
         found = np.ones(len(rows), bool)
         if group.max_age_days:
             created = catalogue.created_of(rows, later=_LATEST)
             found &= (created != UNKNOWN) & (created >= now - group.max_age_days * _DAY_US)
         if group.max_events is not None:
-            found &= events_of(catalogue, rows) <= group.max_events
+            found &= catalogue.events_of(rows) <= group.max_events
         return found
     if isinstance(group, SmallCreators):
         small = catalogue.generation.small(group.field, group.tail or TAIL)
@@ -39,9 +41,3 @@ def members(catalogue: Catalogue, floor: ExposureFloor, rows: Int64, now: int) -
         is_small = small[known] | (codes >= len(small)) if len(small) else codes >= 0
         return is_small & (codes >= 0)
     return catalogue.holds((group,), rows)
-
-
-def events_of(catalogue: Catalogue, rows: Int64) -> Int64:
-    """[n] how many events of histories each item had when the bundle was made."""
-    counts = catalogue.column("popularity", rows)
-    return np.asarray(counts.fill_null(0).to_numpy(zero_copy_only=False), np.int64)

@@ -15,7 +15,7 @@ from serving.live.catalogue import Catalogue
 from serving.origins import ORIGINS
 from serving.rank.compose import Composed, Rules
 from serving.rank.explore import sampled
-from serving.rank.exposure import events_of, members
+from serving.rank.exposure import members
 from serving.rank.floors import Floor
 from serving.rank.pacing import Pacer
 from serving.rank.places import Group
@@ -156,7 +156,7 @@ class RuleBook:
         if not slate.exploration or self._weights is None:
             return None
         rng = np.random.default_rng((slate.seed, listed.query) if slate.seed else None)
-        events = events_of(self._catalogue, listed.rows)
+        events = self._catalogue.events_of(listed.rows)
         chances = sampled(listed.chances, events, slate.exploration, rng)
         drawn: Float32 = (chances @ self._weights).astype(np.float32)
         return drawn

@@ -51,6 +51,8 @@ class StoredItem:
     encoded: bytes | None
     """What the networks of the bundle `encoded_by` made of it (serving/live/encode.py)."""
     encoded_by: str
+    created_us: int
+    """When it was first written since it was last deleted, UTC µs; 0: before this was kept."""
 
     def is_shown(self, now_us: int) -> bool:
         """Whether it may be retrieved at this time."""
@@ -82,7 +84,9 @@ def changed(
         is_whole = old is not None or not in_bundle
         if is_whole and not change.kind:
             raise BadRequest("a new item needs a kind", field="kind")
-        old = StoredItem(change.item_id, 0, "", {}, (), is_whole, False, True, NEVER, 0, None, "")
+        old = StoredItem(
+            change.item_id, 0, "", {}, (), is_whole, False, True, NEVER, 0, None, "", now_us
+        )
     return StoredItem(
         change.item_id,
         0,
@@ -96,12 +100,13 @@ def changed(
         now_us,
         None,
         "",
+        old.created_us,
     )
 
 
 def tombstone(item_id: str, now_us: int) -> StoredItem:
     """An item after it was deleted."""
-    return StoredItem(item_id, 0, "", {}, (), True, True, False, NEVER, now_us, None, "")
+    return StoredItem(item_id, 0, "", {}, (), True, True, False, NEVER, now_us, None, "", 0)
 
 
 class ItemLog(Protocol):
@@ -167,7 +172,7 @@ def now_us() -> int:
 def row_of(item: StoredItem, sequence: int, encoded: bytes | None) -> tuple[Any, ...]:
     """An item as it is kept, the values of COLUMNS. encoded: what its networks made of it, by
     item.encoded_by, where that holds still."""
-    body = {"features": item.features, "links": item.links}
+    body = {"features": item.features, "links": item.links, "created_us": item.created_us}
     return (
         item.item_id,
         sequence,
@@ -207,4 +212,5 @@ def item_of(row: Sequence[Any]) -> StoredItem:
         updated,
         encoded,
         by,
+        found.get("created_us", 0),
     )

@@ -66,6 +66,18 @@ def test_a_change_is_laid_over_what_there_was(log: ItemLog) -> None:
     assert item.links == (("on_air", "p"),) and item.encoded is not None
 
 
+def test_an_item_keeps_when_it_came_until_it_is_deleted(log: ItemLog) -> None:
+    first = log.upsert([upsert("a", features={"x": 1})])
+    came = log.read(["a"])["a"].created_us
+    assert came == log.read(["a"])["a"].updated_us > 1_600_000_000_000_000
+    log.upsert([upsert("a", assumed=first, features={"x": 2})])
+    changed = log.read(["a"])["a"]
+    assert changed.created_us == came < changed.updated_us
+    log.delete(["a"], [False])
+    log.upsert([upsert("a")])
+    assert log.read(["a"])["a"].created_us > changed.updated_us  # another item
+
+
 def test_what_was_made_of_another_state_is_not_kept(log: ItemLog) -> None:
     first = log.upsert([upsert("a", features={"x": 1})])
     log.upsert([upsert("a", assumed=first, features={"y": 1})])

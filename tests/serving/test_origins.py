@@ -260,7 +260,6 @@ BAD = [
     (floor(share=1.5), "slate.floors[0].share"),
     (floor(share=0.0), "slate.floors[0].share"),
     (floor(least=3), "slate.floors[0].least"),
-    (floor(group=NewItems()), "slate.floors[0].new_items"),
     (floor(group=NewItems(max_age_days=-1)), "slate.floors[0].new_items.max_age_days"),
     (floor(group=NewItems(max_age_days=7)), "slate.floors[0].new_items.max_age_days"),
     (floor(group=SmallCreators()), "slate.floors[0].small_creators.field"),

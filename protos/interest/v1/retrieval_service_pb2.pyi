@@ -564,16 +564,19 @@ global___ExposureFloor = ExposureFloor
 
 @typing.final
 class NewItems(google.protobuf.message.Message):
-    """Items of which little is known. At least one of the two; both must hold where both are given."""
+    """Items of which little is known. Both must hold where both are given; where neither is, those that
+    have not graduated: with fewer than 20 events, and, where items have a created_at, at most 14 days
+    old.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MAX_AGE_DAYS_FIELD_NUMBER: builtins.int
     MAX_EVENTS_FIELD_NUMBER: builtins.int
     max_age_days: builtins.float
-    """Created at most so many days before the time of the answer, or after the bundle was made."""
+    """Created, or first upserted, at most so many days before the time of the answer."""
     max_events: builtins.int
-    """At most so many events of histories when the bundle was made."""
+    """At most so many events of histories, those recorded since the bundle was made included."""
     def __init__(
         self,
         *,

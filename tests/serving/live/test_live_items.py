@@ -123,7 +123,7 @@ class LiveItems(RuleBasedStateMachine):
         ]
         for one, existed in zip(ids, there, strict=True):
             if existed:
-                gone = StoredItem(one, 0, "", {}, (), True, True, False, 0, 0, None, "")
+                gone = StoredItem(one, 0, "", {}, (), True, True, False, 0, 0, None, "", 0)
                 self.written[one] = gone
 
     @rule()

@@ -12,7 +12,16 @@ import numpy.typing as npt
 import pytest
 
 from penchant import Client
-from serving.domain import AnyOf, History, ItemChange, UserQuery
+from serving.domain import (
+    AnyOf,
+    Event,
+    ExposureFloor,
+    History,
+    ItemChange,
+    NewItems,
+    SlateRules,
+    UserQuery,
+)
 from serving.errors import BadRequest
 from tests.serving.processes import Served, penchant, serve
 from tests.serving.tiny import DIM, World, item_id, make_world
@@ -48,6 +57,33 @@ def everywhere(client: Client, holds: Callable[[Client], bool], seconds: float =
 def shown(client: Client, item: str) -> bool:
     found = client.retrieve(UserQuery(vectors=np.ones((1, DIM), np.float32)), k=ALL)
     return item in found.item_ids
+
+
+def test_a_new_item_graduates_by_what_people_do(client: Client) -> None:
+    """From its upsert on it is in the floor of new items, on every worker; with 20 events of
+    histories, told to whatever worker, it is not any more."""
+    client.upsert_items(
+        ItemChange(item_id="kite", kind="product", features={"title": "a kite", "craft": "kites"})
+    )
+    only = (AnyOf("craft", ("kites",)),)
+    slate = SlateRules(floors=(ExposureFloor(NewItems(), 1.0),))
+
+    def is_new(client: Client) -> bool | None:
+        found = client.recommend("somebody", k=1, filters=only, slate=slate)
+        return not found.errors if found.item_ids == ["kite"] else None
+
+    everywhere(client, lambda c: is_new(c) is True)
+    now = time.time_ns() // 1000
+    for n in range(19):
+        client.record_events(Event(f"fan-{n}", "kite", "watch", f"kite-{n}", now + n))
+    # An impression is no event of a history, however many there are.
+    seen = [Event(f"fan-{n}", "kite", "impression", f"seen-{n}", now) for n in range(40)]
+    client.record_events(seen)
+    time.sleep(1.5)
+    everywhere(client, lambda c: is_new(c) is True)
+    client.record_events(Event("fan-19", "kite", "order", "kite-19", now))
+    everywhere(client, lambda c: is_new(c) is False)
+    client.delete_items("kite")
 
 
 def test_a_new_item_is_shown_changed_hidden_and_deleted(client: Client) -> None:
