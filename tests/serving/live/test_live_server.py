@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_bundles_change_under_load_without_a_failure(world: World, tmp_path: Pat
     query = UserQuery(vectors=np.ones((1, DIM), np.float32))
 
     def load(client: Client) -> None:
-        while not stopping.is_set():
+        while not stopping.is_set() and not failures:
             try:
                 found = client.retrieve(query, k=5)
                 versions.setdefault(found.source.bundle_version, set()).add(
@@ -280,44 +281,51 @@ def test_bundles_change_under_load_without_a_failure(world: World, tmp_path: Pat
             except Exception as error:
                 failures.append(error)
 
+    @contextmanager
+    def loaded(client: Client) -> Iterator[None]:
+        threads = [threading.Thread(target=load, args=(client,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            for thread in threads:
+                thread.join()
+
     with (
         serve(world.bundle, state, log, "--workers", "2", "--drain-pause", "0.1") as served,
         Client(served.address, num_channels=8) as client,
     ):
         client.upsert_items(ItemChange(item_id="kept", kind="video", features={"price": 1.0}))
         first = client.status().source.bundle_version
-        threads = [threading.Thread(target=load, args=(client,), daemon=True) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        address = ("--address", served.address)
-        for bundle in (other.bundle, world.bundle):
-            done = penchant("activate", str(bundle), *address)
+        with loaded(client):
+            address = ("--address", served.address)
+            for bundle in (other.bundle, world.bundle):
+                done = penchant("activate", str(bundle), *address)
+                assert done.returncode == 0, done.stderr
+                everywhere(client, lambda c: shown(c, "kept"))
+            done = penchant("rollback", *address)
             assert done.returncode == 0, done.stderr
-            everywhere(client, lambda c: shown(c, "kept"))
-        done = penchant("rollback", *address)
-        assert done.returncode == 0, done.stderr
-        second = done.stdout.rpartition("(bundle ")[2][:12]
-        everywhere(client, lambda c: c.status().source.bundle_version.startswith(second))
-        # A worse one is refused, with the figures: its towers do not find what people did next.
-        worse = make_world(tmp_path / "worse", seed=9, asked=world.vectors)
-        serving_one = client.status().source.bundle_version
-        if serving_one != first:
-            assert penchant("activate", str(world.bundle), *address).returncode == 0
-        done = penchant("activate", str(worse.bundle), *address)
-        assert done.returncode == 2 and "recall@50 of head is 0." in done.stderr
-        done = penchant("activate", str(other.bundle), *address)
-        assert done.returncode == 0, done.stderr
-        second = done.stdout.rpartition("(bundle ")[2][:12]
-        # A damaged bundle leaves the active one serving, and says why.
-        damaged = tmp_path / "damaged"
-        shutil.copytree(world.bundle, damaged)
-        (damaged / "vectors.npy").write_bytes(b"nothing")
-        done = penchant("activate", str(damaged), *address)
-        assert done.returncode == 2 and "vectors.npy has 7 bytes" in done.stderr
-        everywhere(client, lambda c: c.status().source.bundle_version.startswith(second))
-        stopping.set()
-        for thread in threads:
-            thread.join()
+            second = done.stdout.rpartition("(bundle ")[2][:12]
+            everywhere(client, lambda c: c.status().source.bundle_version.startswith(second))
+            # A worse one is refused, with the figures: its towers do not find what people did next.
+            worse = make_world(tmp_path / "worse", seed=9, asked=world.vectors)
+            serving_one = client.status().source.bundle_version
+            if serving_one != first:
+                assert penchant("activate", str(world.bundle), *address).returncode == 0
+            done = penchant("activate", str(worse.bundle), *address)
+            assert done.returncode == 2 and "recall@50 of head is 0." in done.stderr
+            done = penchant("activate", str(other.bundle), *address)
+            assert done.returncode == 0, done.stderr
+            second = done.stdout.rpartition("(bundle ")[2][:12]
+            # A damaged bundle leaves the active one serving, and says why.
+            damaged = tmp_path / "damaged"
+            shutil.copytree(world.bundle, damaged)
+            (damaged / "vectors.npy").write_bytes(b"nothing")
+            done = penchant("activate", str(damaged), *address)
+            assert done.returncode == 2 and "vectors.npy has 7 bytes" in done.stderr
+            everywhere(client, lambda c: c.status().source.bundle_version.startswith(second))
     assert not failures
     # Two bundles answered, each with its own best item and score every time: none was mixed.
     assert set(versions) >= {first} and len(versions) == 2
