@@ -21,6 +21,7 @@ TORCH_FILES = {
     "model.sequence",
     "model.towers",
     "model.value",
+    "model.value_bottoms",
     "serving.index.torch_index",
 }
 
