@@ -14,6 +14,7 @@ import pytest
 from interest.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    circle_service_pb2,
     ingest_service_pb2,
     retrieval_service_pb2,
 )
@@ -72,7 +73,7 @@ def test_both_clients_have_the_same_calls() -> None:
 def test_every_rpc_is_one_that_may_be_tried_again_or_is_known_to_be_none() -> None:
     # A new RPC that must not be done twice goes here; any other into REPEATABLE.
     writes = {"Activate", "Rollback", "StreamEvents"}
-    files = (retrieval_service_pb2, admin_service_pb2, ingest_service_pb2)
+    files = (retrieval_service_pb2, admin_service_pb2, circle_service_pb2, ingest_service_pb2)
     services = [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
     methods = {name for service in services for name in service.methods_by_name}
     assert methods - writes == REPEATABLE
