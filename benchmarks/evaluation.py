@@ -77,8 +77,8 @@ def large() -> dict[str, float]:
     from training.config import RunConfig
     from training.dataset import Interactions
     from training.evaluate import evaluate
-    from training.loop import ItemInputs
     from training.splits import split_events
+    from training.step_loss import ItemInputs
     from training.taste_circles import taste_circles
     from training.tower_ranker import TowerRanker, item_vectors
 

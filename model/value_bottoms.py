@@ -89,21 +89,13 @@ class Gates(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Each head mixes experts that all share (MMoE: Ma et al., KDD 2018, section 4.2)."""
 
-    def __init__(
-        self,
-        user_size: int,
-        candidate_size: int,
-        *,
-        num_heads: int,
-        num_experts: int,
-        hidden: tuple[int, int],
-        dropout: float,
-    ) -> None:
+    def __init__(self, user_size: int, candidate_size: int, config: ValueConfig) -> None:
         super().__init__()
+        num = config.num_experts
         self.experts = Experts(
-            user_size, candidate_size, num=num_experts, hidden=hidden, dropout=dropout
+            user_size, candidate_size, num=num, hidden=config.hidden, dropout=config.dropout
         )
-        self.gates = Gates(user_size, candidate_size, heads=num_heads, experts=num_experts)
+        self.gates = Gates(user_size, candidate_size, heads=len(config.heads), experts=num)
 
     def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
         """user: [B, U]. candidates: [B, C, P]. Returns [B, C, T, H]."""
@@ -116,28 +108,24 @@ class ProgressiveExperts(nn.Module):
     """Each head mixes experts that all share and one of its own (one extraction layer of PLE, which
     its authors call CGC: Tang et al., RecSys 2020, section 3.2)."""
 
-    def __init__(
-        self,
-        user_size: int,
-        candidate_size: int,
-        *,
-        num_heads: int,
-        num_experts: int,
-        hidden: tuple[int, int],
-        dropout: float,
-    ) -> None:
+    def __init__(self, user_size: int, candidate_size: int, config: ValueConfig) -> None:
         super().__init__()
-        self.num_shared = num_experts
-        num = num_experts + num_heads
+        self.num_shared, hidden = config.num_experts, config.hidden
+        num = config.num_experts + len(config.heads)
         self.experts = Experts(
             user_size,
             candidate_size,
             num=num,
             # As wide in all as with shared experts alone, or a little more.
             hidden=(max(hidden[0], 16 * num), hidden[1]),
-            dropout=dropout,
+            dropout=config.dropout,
         )
-        self.gates = Gates(user_size, candidate_size, heads=num_heads, experts=num_experts + 1)
+        self.gates = Gates(
+            user_size,
+            candidate_size,
+            heads=len(config.heads),
+            experts=config.num_experts + 1,
+        )
 
     def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
         """user: [B, U]. candidates: [B, C, P]. Returns [B, C, T, H]."""
@@ -155,11 +143,4 @@ def bottom_of(config: ValueConfig, user_size: int, candidate_size: int) -> nn.Mo
     if config.bottom == "shared":
         return SharedBottom(user_size, candidate_size, hidden=config.hidden, dropout=config.dropout)
     kind = MixtureOfExperts if config.bottom == "mmoe" else ProgressiveExperts
-    return kind(
-        user_size,
-        candidate_size,
-        num_heads=len(config.heads),
-        num_experts=config.num_experts,
-        hidden=config.hidden,
-        dropout=config.dropout,
-    )
+    return kind(user_size, candidate_size, config)

@@ -1,17 +1,14 @@
 """Spawns the workers on one port, restarts those that die, stops them all together.
 
-Each worker is a fresh interpreter (never a fork: gRPC, FAISS and ONNX Runtime hold threads) that
-binds the same port with SO_REUSEPORT. Knows no bundle: the first worker that cannot open one says
-why. Serves the workers' metrics, summed.
+Each worker binds the same port with SO_REUSEPORT. Knows no bundle: the first worker that cannot
+open one says why. Serves the workers' metrics, summed. The processes are in serving/children.py.
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,26 +17,17 @@ from dataclasses import dataclass, replace
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from model.errors import BundleRejected, ConfigError, PenchantError
-from model.manifest import stated_version
+from model.errors import ConfigError
+from serving.adoption import adopted
+from serving.children import FIRST_PAUSE, LONGEST_PAUSE, Background, Worker
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
-from serving.errors import StoreUnavailable
-from serving.locks import lock_file
 from serving.logs import configure_logs, logger
-from serving.metrics import WORKER, SupervisorMetrics, reserve_files
+from serving.metrics import SupervisorMetrics, reserve_files
 from serving.metrics_folder import metrics_folder
 from serving.parent import stop_with_parent
-from serving.store.base import store_path
-from serving.store.database import Database
-from serving.store.generations import GenerationLog
 
 _POLL = 0.1
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
-_KINDS: dict[str, type[PenchantError]] = {
-    "BundleRejected": BundleRejected,
-    "StoreUnavailable": StoreUnavailable,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,112 +39,14 @@ class Listening:
     metrics_port: int | None
 
 
-class _Worker:
-    """One worker process and what it said on its stdout."""
-
-    def __init__(self, name: str, config: ServerConfig, environment: dict[str, str]) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**environment, WORKER: name},
-            text=True,
-        )
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; `poll` will tell
-            self.process.stdin.write(config.to_json() + "\n")
-            self.process.stdin.flush()
-        self.said: dict[str, str | int] = {}
-        self.started = time.monotonic()
-        self.ready: float | None = None
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line:
-            self.ready = time.monotonic()
-            self.said = json.loads(line)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the worker serves, or has served."""
-        return "ready" in self.said
-
-    @property
-    def start_seconds(self) -> float:
-        """How long it took to become ready; 0 before."""
-        return self.ready - self.started if self.is_ready and self.ready is not None else 0.0
-
-    def failure(self) -> PenchantError | None:
-        """Why the worker could not become ready, once it has ended without being so."""
-        if self.process.poll() is None:
-            return None
-        self._reader.join()
-        if self.is_ready:
-            return None
-        kind = _KINDS.get(str(self.said.get("kind")), ConfigError)
-        code = self.process.returncode
-        return kind(str(self.said.get("error", f"worker {self.name} ended with code {code}")))
-
-
-class _Background:
-    """The process that seals live items and activates bundles; started again when it dies."""
-
-    def __init__(self, config: ServerConfig, environment: dict[str, str]) -> None:
-        # It counts nothing, and needs no files to count in.
-        kept = {k: v for k, v in environment.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
-        self._config, self._environment = config, kept
-        self._pause, self._due = _FIRST_PAUSE, 0.0
-        self._process = self._started()
-
-    def keep_running(self, now: float) -> None:
-        """Start it again where it has died, after a pause that doubles while it keeps dying."""
-        if self._process.poll() is None:
-            return
-        if not self._due:
-            logger().error("background died, restarting", exit_code=self._process.returncode)
-            self._due, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        elif self._due <= now:
-            self._process, self._due = self._started(), 0.0
-
-    def stop(self) -> None:
-        """End it. What it was writing never appears."""
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-
-    def _started(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.live.background"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=self._environment,
-            text=True,
-        )
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; `keep_running` will tell
-            process.stdin.write(self._config.to_json() + "\n")
-            process.stdin.flush()
-        return process
-
-
 class Supervisor:
     """Runs `config.workers` workers until told to stop."""
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._stopping = threading.Event()
-        self._workers: list[_Worker] = []
-        self._background: _Background | None = None
+        self._workers: list[Worker] = []
+        self._background: Background | None = None
         self._registry = CollectorRegistry()
         self._counted = SupervisorMetrics(self._registry)
         configure_logs(config.log_level, worker="supervisor")
@@ -185,7 +75,7 @@ class Supervisor:
         with (
             self._reserved_port() as port,
             self._metrics() as (metrics_port, environment),
-            _adopted(self._config),
+            adopted(self._config),
         ):
             config = replace(self._config, port=port)
             try:
@@ -198,7 +88,7 @@ class Supervisor:
 
     def _start(self, config: ServerConfig, environment: dict[str, str]) -> None:
         """Spawn the workers and wait until all are ready. Raises what the first failure says."""
-        self._workers = [_Worker(_name(i), config, environment) for i in range(config.workers)]
+        self._workers = [Worker(_name(i), config, environment) for i in range(config.workers)]
         while not self._stopping.wait(0.02):
             for worker in self._workers:
                 failure = worker.failure()
@@ -211,23 +101,23 @@ class Supervisor:
 
     def _watch(self, config: ServerConfig, environment: dict[str, str]) -> None:
         """Restart the workers that die, after a pause that doubles while they keep dying."""
-        pauses = dict.fromkeys(range(len(self._workers)), _FIRST_PAUSE)
+        pauses = dict.fromkeys(range(len(self._workers)), FIRST_PAUSE)
         due: dict[int, float] = {}
-        self._background = _Background(config, environment)
+        self._background = Background(config, environment)
         while not self._stopping.wait(_POLL):
             now = time.monotonic()
             self._background.keep_running(now)
             for i, worker in enumerate(self._workers):
                 if worker.process.poll() is None:
                     if now - worker.started > 60:
-                        pauses[i] = _FIRST_PAUSE
+                        pauses[i] = FIRST_PAUSE
                 elif i not in due:
                     self._bury(worker)
                     due[i] = now + pauses[i]
-                    pauses[i] = min(pauses[i] * 2, _LONGEST_PAUSE)
+                    pauses[i] = min(pauses[i] * 2, LONGEST_PAUSE)
                 elif due[i] <= now:
                     del due[i]
-                    self._workers[i] = _Worker(worker.name, config, environment)
+                    self._workers[i] = Worker(worker.name, config, environment)
                     self._counted.restarts.inc()
             self._count()
 
@@ -238,7 +128,7 @@ class Supervisor:
         if alive:
             self._counted.start_seconds.set(max(alive, key=lambda w: w.started).start_seconds)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         failure = worker.failure()
         logger().error(
             "worker died, restarting",
@@ -344,41 +234,6 @@ class Supervisor:
                 http.shutdown()
                 http.server_close()
                 thread.join()
-
-
-@contextlib.contextmanager
-def _adopted(config: ServerConfig) -> Iterator[None]:
-    """Make the bundle that the server was started with the active one of its state.
-
-    A second server of the same state serves the same bundle, or raises ConfigError: an activation
-    is of all workers of a state.
-    """
-    path = config.bundle.absolute()
-    version = stated_version(path, kind="bundle")
-    database = Database(store_path(config.state))
-    lock = lock_file(config.state / "server.lock")
-    try:
-        generations = GenerationLog(database)
-        if lock is not None:
-            generations.adopt(path, version)
-        else:
-            active = generations.active()
-            if active is None or active.version != version:
-                raise ConfigError(
-                    f"{config.state} is served already, with {active and active.path}; give this "
-                    "server another --state, or change the bundle with penchant activate"
-                )
-    except BaseException:
-        if lock is not None:
-            os.close(lock)
-        raise
-    finally:
-        database.close()
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _name(number: int) -> str:

@@ -36,7 +36,6 @@ from training.dataset import (
 )
 from training.evaluate import evaluate_run
 from training.index import write_tuned_index
-from training.loop import encode_users
 from training.onnx_towers import (
     export_item_tower,
     export_user_tower,
@@ -47,6 +46,7 @@ from training.onnx_towers import (
 )
 from training.run import Run
 from training.tower_ranker import item_vectors
+from training.user_states import encode_users
 from training.value.export import ValueErrors, export_value
 from training.value.ranker import reranker_of
 from training.value.stored import has_value, load_value

@@ -6,7 +6,7 @@ the networks alone: it runs under any machine's own torch. It knows no files.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from model.errors import PenchantError
@@ -23,19 +22,17 @@ from training.batches import (
     Batch,
     Histories,
     Objectives,
-    Tokens,
     Windows,
     epoch_batches,
     shuffled,
     training_batch,
     training_windows,
-    user_tokens,
 )
 from training.config import RunConfig
 from training.distributed import Rank
-from training.losses import pick_interest, softmax_loss
 from training.negatives import NegativeSampler
 from training.optimizer import ROW_WISE_FROM, RowWiseAdamW, clip_gradients
+from training.step_loss import ItemInputs, StepLoss
 
 _LOOK_EVERY = 20
 """Steps on a GPU between two looks at the loss."""
@@ -76,182 +73,6 @@ class Reporter(Protocol):
 
 Saver = Callable[[Mapping[str, Tensor], dict[str, Tensor], Progress, bool], None]
 """save(weights, optimizer tensors, progress, is the best yet)"""
-
-
-class ItemInputs:
-    """The encoded features of all items as tensors on the device, and which ids were trained."""
-
-    def __init__(
-        self, features: Mapping[str, Tensor], id_codes: Tensor, device: torch.device
-    ) -> None:
-        """features: arrays of Encoder.encode_items. id_codes: [V] int64, 0 = never trained."""
-        self.features = {name: value.to(device) for name, value in features.items()}
-        self.id_codes = id_codes.to(device)
-
-    def encode(self, model: TwoTower, rows: Tensor) -> Tensor:
-        """Item vectors [I, D] of item rows [I]."""
-        everything = len(rows) == len(self.id_codes)  # rows are distinct and sorted
-        chosen = (
-            self.features
-            if everything
-            else {name: value.index_select(0, rows) for name, value in self.features.items()}
-        )
-        ids = self.id_codes if everything else self.id_codes.index_select(0, rows)
-        vectors: Tensor = model.item_tower(ids, chosen)
-        return vectors
-
-
-class StepLoss(nn.Module):
-    """Batch → loss; a module of its own because DDP wraps what it calls."""
-
-    def __init__(
-        self,
-        model: TwoTower,
-        items: ItemInputs,
-        profiles: Mapping[str, Tensor],
-        temperature: float,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self._items, self._profiles, self._temperature = items, profiles, temperature
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The weighted mean loss over the batch's tokens, a scalar."""
-        vectors = self._items.encode(self.model, batch.item_rows)
-        if batch.goals:
-            return self._ahead(batch, vectors)
-        interests = read_interests(self.model, vectors, batch, self._profiles)
-        positives = F.embedding(batch.targets, vectors)
-        candidates = (
-            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
-        )
-        return softmax_loss(
-            pick_interest(interests, positives),
-            positives,
-            candidates,
-            batch.hits,
-            positive_bias=batch.positive_bias,
-            candidate_bias=batch.candidate_bias,
-            weights=batch.weights,
-            temperature=self._temperature,
-        )
-
-    def _ahead(self, batch: Batch, vectors: Tensor) -> Tensor:
-        """The mean over the objectives of each one's weighted mean loss."""
-        candidates = (
-            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
-        )
-        states = read_states(self.model, vectors, batch, self._profiles)
-        losses = []
-        for code, goal in enumerate(batch.goals):
-            positives = F.embedding(goal.targets, vectors)
-            interests = states.read_out(self.model, code)
-            losses.append(
-                softmax_loss(
-                    pick_interest(interests, positives),
-                    positives,
-                    candidates,
-                    goal.hits,
-                    positive_bias=goal.positive_bias,
-                    candidate_bias=batch.candidate_bias,
-                    weights=goal.weights,
-                    temperature=self._temperature,
-                )
-            )
-        return torch.stack(losses).mean()
-
-
-@dataclass(slots=True)
-class States:
-    """What the user tower makes of T tokens before it reads out one objective's interests."""
-
-    states: Tensor
-    idle: Tensor
-    profile: Tensor | None
-
-    def read_out(self, model: TwoTower, objective: int) -> Tensor:
-        """Interests [T, M, D] for the objective of this code."""
-        code = torch.full(self.states.shape[:1], objective, device=self.states.device)
-        return model.user_tower.read_out(
-            self.states, idle=self.idle, objective=code, profile=self.profile
-        )
-
-
-def read_interests(
-    model: TwoTower,
-    vectors: Tensor,
-    tokens: Tokens,
-    profiles: Mapping[str, Tensor],
-    *,
-    only_last: bool = False,
-    objective: int = 0,
-) -> Tensor:
-    """Interests [T, M, D] of every token, or [B, M, D] of each sequence's last one.
-
-    vectors: [I, D] of tokens.item_rows. profiles: encoded user features [U, ...], by user row.
-    objective: its position in the tower's objectives.
-    """
-    states = read_states(model, vectors, tokens, profiles, only_last=only_last)
-    return states.read_out(model, objective)
-
-
-def read_states(
-    model: TwoTower,
-    vectors: Tensor,
-    tokens: Tokens,
-    profiles: Mapping[str, Tensor],
-    *,
-    only_last: bool = False,
-) -> States:
-    """What comes before the objective; see read_interests."""
-    tower = model.user_tower
-    states = tower.packed(
-        vectors, tokens.tokens, tokens.events, tokens.positions, tokens.gaps, tokens.layout
-    )
-    idle, owners = tokens.idle, tokens.owners
-    if only_last:
-        last = tokens.last
-        states, idle, owners = states[last], idle[last], owners[last]
-    # A user's features are encoded once, not once a token.
-    profile = tower.encode_profiles(
-        {name: value.index_select(0, tokens.users) for name, value in profiles.items()}
-    )
-    if profile is not None:
-        profile = F.embedding(owners, profile)
-    return States(states, idle, profile)
-
-
-@torch.no_grad()
-def encode_users(
-    model: TwoTower,
-    item_vectors: Tensor,
-    data: Histories,
-    users: Any,
-    idle: Any,
-    *,
-    profiles: Mapping[str, Tensor],
-    batch_users: int = 256,
-    objective: int = 0,
-) -> Iterator[tuple[Any, Any]]:
-    """Yield (user rows [b], interests [b, M, D] float32 numpy) batch by batch, longest first.
-
-    item_vectors: [V, D] on the model's device. idle: [len(users)] float32 seconds until now.
-    objective: its position in the tower's objectives.
-    """
-    model.eval()
-    device = item_vectors.device
-    lengths = data.starts[users + 1] - data.starts[users]
-    order = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(order), batch_users):
-        chosen = order[start : start + batch_users]
-        tokens = user_tokens(
-            data, users[chosen], idle[chosen], max_history=model.config.max_history
-        ).to(device)
-        vectors = item_vectors.index_select(0, tokens.item_rows)
-        interests = read_interests(
-            model, vectors, tokens, profiles, only_last=True, objective=objective
-        )
-        yield tokens.users.cpu().numpy(), interests.float().cpu().numpy()
 
 
 def train(

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from model.encode import pad_histories
 from model.errors import ConfigError
 from model.towers import TwoTower
-from training.loop import encode_users
 from training.onnx_graphs import add_features, export_graph, gap, require_parity
 from training.run import Run
+from training.user_states import encode_users
 
 MAX_BYTES = 2**31 - 2**20
 """What the weights of one graph may take: an ONNX file is a protobuf message, of 2 GiB at most."""

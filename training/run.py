@@ -37,8 +37,9 @@ from training.dataset import (
 from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.future import objectives_of, require_future
-from training.loop import ItemInputs, Progress, Reporter, make_optimizer, progress_to_json, train
+from training.loop import Progress, Reporter, make_optimizer, progress_to_json, train
 from training.splits import Part, Split, split_events
+from training.step_loss import ItemInputs
 from training.text_init import start_from_texts
 
 _OURS = {

@@ -16,8 +16,9 @@ from model.ann import exact_search
 from model.merge import How, merge_interests
 from model.towers import TwoTower
 from training.dataset import Interactions
-from training.loop import ItemInputs, encode_users
 from training.splits import Questions
+from training.step_loss import ItemInputs
+from training.user_states import encode_users
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]

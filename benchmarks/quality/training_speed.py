@@ -37,12 +37,13 @@ from model.towers import TwoTower
 from training.batches import epoch_batches, training_batch, training_windows
 from training.config import RunConfig
 from training.distributed import join
-from training.loop import StepLoss, make_optimizer
+from training.loop import make_optimizer
 from training.memory import keep_freed_memory
 from training.negatives import NegativeSampler
 from training.optimizer import clip_gradients
 from training.recipes import movielens
 from training.run import open_run, prepare_run
+from training.step_loss import StepLoss
 
 DIM, LAYERS, HEADS, LENGTH, NEGATIVES, BATCH = 64, 2, 2, 200, 1024, 128
 RACE_TO = 0.25

@@ -16,7 +16,7 @@ CONFIG = ValueConfig(
 
 def test_a_mixture_is_the_gates_shares_of_the_experts_states() -> None:
     torch.manual_seed(0)
-    bottom = MixtureOfExperts(3, 2, num_heads=3, num_experts=4, hidden=(8, 5), dropout=0.3).eval()
+    bottom = MixtureOfExperts(3, 2, CONFIG).eval()
     user, candidates = torch.randn(2, 3), torch.randn(2, 6, 2)
     states = bottom(user, candidates)
     assert states.shape == (2, 6, 3, 5)
@@ -37,7 +37,7 @@ def test_a_mixture_is_the_gates_shares_of_the_experts_states() -> None:
 
 def test_a_head_never_reads_another_heads_own_expert() -> None:
     torch.manual_seed(0)
-    bottom = ProgressiveExperts(3, 2, num_heads=3, num_experts=2, hidden=(8, 5), dropout=0.0)
+    bottom = ProgressiveExperts(3, 2, replace(CONFIG, num_experts=2)).eval()
     user, candidates = torch.randn(2, 3), torch.randn(2, 6, 2)
     states = bottom(user, candidates)
     states[:, :, 1].sum().backward()

@@ -7,9 +7,9 @@ import torch
 from model.towers import TwoTower
 from tests.training.conftest import Trained
 from training.batches import Batch, training_batch, training_windows
-from training.loop import ItemInputs, StepLoss
 from training.negatives import NegativeSampler
 from training.run import load_best
+from training.step_loss import ItemInputs, StepLoss
 
 
 def loss_and_gradient(

@@ -19,9 +19,9 @@ from tests.model.reference import plain_interests, plain_states, randomise
 from tests.training.tiny import interactions, run_of
 from training.batches import user_tokens
 from training.dataset import Interactions
-from training.loop import read_interests
 from training.onnx_graphs import MAX_ERROR
 from training.onnx_towers import export_user_tower
+from training.user_states import read_interests
 
 Float32 = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]

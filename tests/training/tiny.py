@@ -13,9 +13,10 @@ from model.encode import Encoder
 from model.schema import Event, Schema, TimeKind
 from training.config import RunConfig
 from training.dataset import Interactions
-from training.loop import ItemInputs, Progress
+from training.loop import Progress
 from training.run import Run
 from training.splits import split_events
+from training.step_loss import ItemInputs
 
 Int64 = npt.NDArray[np.int64]
 SECOND = 1_000_000

@@ -22,9 +22,9 @@ from model.schema import Head
 from model.towers import TwoTower
 from model.value import ValueNetwork
 from training.dataset import Interactions, read_items_table, read_users_table
-from training.loop import encode_users
 from training.run import Run, encode_profiles
 from training.tower_ranker import item_vectors
+from training.user_states import encode_users
 from training.value.batch import Batch, logits_from, make_batch
 from training.value.exposures import Exposures
 from training.value.item_stats import ItemStats
