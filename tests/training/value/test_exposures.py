@@ -202,3 +202,24 @@ def test_an_exposure_of_a_published_split_without_its_time_is_in_no_part(tmp_pat
     log = ExposureLog(run_on(dataset, replace(TINY, split="published")))
     assert log.num_undated == 1
     assert log.read("test").times.tolist() == [1_772_323_200_000_000 + 9 * 86_400_000_000]
+
+
+def test_an_id_is_of_one_user(tmp_path: Path) -> None:
+    """Logs that count pages or sessions anew for each user."""
+    events = [
+        *filler(),
+        act("a", "p", "show", 13.0, exposure="1"),
+        act("a", "p", "click", 13.1, exposure="1"),
+        act("b", "q", "click", 13.15),
+        act("b", "p", "show", 13.2, exposure="1"),
+        act("b", "q", "show", 13.3, exposure="2"),
+        act("a", "q", "click", 13.4, exposure="2"),
+    ]
+    dataset = write_shown(tmp_path / "d", events, heads=[Head(name="click", event="click")])
+    run = run_on(dataset)
+    found = ExposureLog(run).read("fit")
+    assert labels_of(found, "a") == [[True]]
+    assert labels_of(found, "b") == [[False], [False]]
+    # What `a` was shown as page 1, earlier, does not cut the history of `b`.
+    q = run.read_items()["item_id"].to_pylist().index("q")
+    assert histories_of(run, found, "b") == [[(q, "click")], [(q, "click")]]

@@ -58,27 +58,6 @@ def test_a_slate_that_shares_one_id_is_told_apart_by_the_item(tmp_path: Path) ->
     assert labels_of(found, "a") == [[False, False], [True, False], [False, True]]
 
 
-def test_an_id_is_of_one_user(tmp_path: Path) -> None:
-    """Logs that count pages or sessions anew for each user."""
-    events = [
-        *filler(),
-        act("a", "p", "show", 13.0, exposure="1"),
-        act("a", "p", "click", 13.1, exposure="1"),
-        act("b", "q", "click", 13.15),
-        act("b", "p", "show", 13.2, exposure="1"),
-        act("b", "q", "show", 13.3, exposure="2"),
-        act("a", "q", "click", 13.4, exposure="2"),
-    ]
-    dataset = write_shown(tmp_path / "d", events, heads=[Head(name="click", event="click")])
-    run = run_on(dataset)
-    found = ExposureLog(run).read("fit")
-    assert labels_of(found, "a") == [[True]]
-    assert labels_of(found, "b") == [[False], [False]]
-    # What `a` was shown as page 1, earlier, does not cut the history of `b`.
-    q = run.read_items()["item_id"].to_pylist().index("q")
-    assert histories_of(run, found, "b") == [[(q, "click")], [(q, "click")]]
-
-
 def test_a_slate_that_a_border_cuts_is_a_slate_still(tmp_path: Path) -> None:
     events = [
         *filler(),
