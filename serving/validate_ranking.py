@@ -65,14 +65,24 @@ def check_recommend(request: RecommendRequest, limits: Limits, catalogue: Catalo
 
 
 def _check_wanted(request: RecommendRequest, limits: Limits, generation: Generation) -> None:
-    """What is searched for beside the candidates of each user's own interests."""
+    """What is searched for beside the candidates of each user's own interests: all of it together
+    is held to what one search may cost."""
     slate, num = request.slate, request.num_candidates
-    if any(isinstance(floor.group, NewItems | SmallCreators) for floor in slate.floors):
-        check_search(num_vectors(request.queries, generation), DEEPER * num, limits)
-    share = max((one.share for one in slate.origins), default=0.0)
-    if 0 < share <= 1:  # else it is refused for that
-        each = len(request.queries) * MOST_CIRCLES
-        check_search(each, DEEPER * least_of(share, num), limits)
+    vectors = num_vectors(request.queries, generation)
+    rows = vectors * num
+    for floor in slate.floors:
+        deep = isinstance(floor.group, NewItems | SmallCreators)
+        rows += vectors * (DEEPER * num if deep else num)
+    for one in slate.origins:
+        if 0 < one.share <= 1:  # else it is refused for that
+            rows += len(request.queries) * MOST_CIRCLES * DEEPER * least_of(one.share, num)
+    if rows > limits.max_search:
+        raise BadRequest(
+            f"{vectors} vectors (of all queries together) are searched with for {num} candidates, "
+            f"and again for floors and shares of origins, {rows} rows in all; allowed: at most "
+            f"{limits.max_search}; ask for fewer queries, candidates or floors",
+            field="slate",
+        )
 
 
 def check_rerank(request: RerankRequest, limits: Limits, generation: Generation) -> None:
@@ -172,6 +182,11 @@ def _check_slate(slate: SlateRules, limits: Limits, generation: Generation) -> N
     _check_exploration(slate.exploration, generation)
     for i, floor in enumerate(slate.floors):
         _check_floor(floor, f"slate.floors[{i}]", limits, generation)
+        if any(floor.group == other.group for other in slate.floors[:i]):
+            raise BadRequest(
+                "the floor's group is that of a floor before it; give one share",
+                field=f"slate.floors[{i}]",
+            )
     origins: set[str] = set()
     for i, one in enumerate(slate.origins):
         where = f"slate.origins[{i}]"

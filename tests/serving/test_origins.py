@@ -250,6 +250,10 @@ def floor(**of: object) -> dict[str, SlateRules]:
     return {"slate": SlateRules(floors=(ExposureFloor(**given),))}  # type: ignore[arg-type]
 
 
+def some_floors(number: int) -> tuple[ExposureFloor, ...]:
+    return tuple(ExposureFloor(NewItems(max_events=i + 1), 0.1) for i in range(number))
+
+
 BAD = [
     ({"slate": SlateRules(method="best")}, "slate.method"),
     ({"slate": SlateRules(window=3)}, "slate.window"),
@@ -275,7 +279,8 @@ BAD = [
         {"slate": SlateRules(origins=(OriginShare("known", 0.6), OriginShare("adjacent", 0.6)))},
         "slate.origins",
     ),
-    ({"slate": SlateRules(floors=(ExposureFloor(NewItems(0, 1), 0.1),) * 13)}, "slate"),
+    ({"slate": SlateRules(floors=some_floors(13))}, "slate"),
+    ({"slate": SlateRules(floors=some_floors(2) + some_floors(1))}, "slate.floors[2]"),
     ({"explain": True, "language": "fr"}, "language"),
 ]
 
@@ -287,3 +292,11 @@ def test_what_is_refused(client: Client, options: dict[str, object], field: str)
     with pytest.raises(BadRequest) as refused:
         client.recommend("user-005", **options)  # type: ignore[arg-type]
     assert refused.value.field == field
+
+
+def test_all_that_floors_search_for_is_bounded_together(client: Client) -> None:
+    users = [UserQuery("user-005")] * 50
+    client.recommend(users, k=10, num_candidates=500, slate=SlateRules(floors=some_floors(1)))
+    with pytest.raises(BadRequest, match="rows in all; allowed: at most") as refused:
+        client.recommend(users, k=10, num_candidates=500, slate=SlateRules(floors=some_floors(12)))
+    assert refused.value.field == "slate"
