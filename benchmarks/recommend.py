@@ -7,7 +7,8 @@ and exports a bundle (kept in DIR). Then, in one run and in turns: `Recommend` a
 stored user with 50 events, the server on core 0 and h2load on core 1, at concurrency 1 and 32; an
 empty gRPC server that returns the same bytes; and the raw cost of user tower, index and value model
 in a loop on core 0. No answer is cached. Beside it a slate of 100 out of 500 by maximal marginal
-relevance, and two workers on both cores with the load beside them.
+relevance, value model and a slate with every rule together, and two workers on both cores with the
+load beside them.
 """
 
 import argparse
@@ -41,6 +42,9 @@ from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
 from model.bundle import open_bundle
 from serving.generation import Generation
+from serving.rank.compose import Rules, compose
+from serving.rank.floors import Floor
+from serving.rank.places import Group
 from serving.rank.slate import arrange
 
 ITEMS, HISTORY, CANDIDATES, SHOWN, K = 500_000, 50, 500, 50, 100
@@ -48,7 +52,10 @@ TRAIN = ("--recipe", "demo", "--split", "time", "--max-minutes", 2)
 """What a value model learns from must lie behind the towers' training."""
 MOST = {"Recommend": 1.5, "Retrieve": 1.4}
 """The ratios that are asked for."""
-RAW = ("tower", "search", "search 500", "value", "slate")
+RAW = ("tower", "search", "search 500", "value", "slate", "ranked")
+MOST_RANKED_MS = 8.0
+"""What value model and slate together may take, p99: caps, floors and diversity by DPP, each with
+what it costs in value, which is a slate of its own."""
 BURSTS = {"Recommend": 150, "Retrieve": 300}
 """Calls of one burst, of a second or less."""
 _FIRST = np.zeros(1, np.int64)
@@ -78,9 +85,9 @@ class RawCosts:
         self._events = self._generation.event_codes_of(history["events"])
         self._times = np.array([int(t.timestamp() * 1e6) for t in history["timestamps"]])
 
-    def measure(self, runs: int) -> dict[str, float]:
-        """Mean milliseconds of each, in a `Retrieve` and a `Recommend` by turns: a search right
-        after another of the same vector would find its lists in the processor's caches."""
+    def measure(self, runs: int) -> dict[str, list[float]]:
+        """Milliseconds of each, run by run, in a `Retrieve` and a `Recommend` by turns: a search
+        right after another of the same vector would find its lists in the processor's caches."""
         generation, now = self._generation, self._times[-1:]
         given = ([self._rows], [self._events], [self._times], [""])
         assert generation.value is not None
@@ -114,7 +121,34 @@ class RawCosts:
             begun = time.perf_counter()
             arrange(values, 100, vectors=vectors, diversity=0.3)
             lap("slate")
-        return {name: 1000 * float(np.mean(times)) for name, times in spent.items()}
+            rules = self._rules(found[0], vectors)
+            begun = time.perf_counter()
+            compose(values, 100, rules)
+            lap("ranked")
+            spent["ranked"][-1] += spent["value"][-1]
+        return {name: (1000 * np.array(times)).tolist() for name, times in spent.items()}
+
+    def _rules(self, rows: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any]) -> Rules:
+        """All at once: two caps, three floors that overlap, diversity by DPP."""
+        generation = self._generation
+        creators, circles = (
+            generation.codes_of(name)[rows].astype(np.int32) for name in ("creator", "circle")
+        )
+        small, newest = (
+            generation.small("creator", 0.2),
+            np.argsort(generation.created[rows])[-100:],
+        )
+        return Rules(
+            vectors=vectors,
+            diversity=0.3,
+            method="dpp",
+            caps=(Group(creators, 2), Group(circles, 20)),
+            floors=(
+                Floor(np.isin(np.arange(len(rows)), newest), 25, "exposure_floor"),
+                Floor((creators >= 0) & small[creators], 20, "exposure_floor"),
+            ),
+            shares=(Floor(generation.kind_mask("video")[rows], 20),),
+        )
 
 
 def answer_raw(work: Path) -> None:
@@ -127,7 +161,7 @@ def answer_raw(work: Path) -> None:
 
 
 @contextmanager
-def raw_process(work: Path) -> Iterator[Callable[[int], dict[str, float]]]:
+def raw_process(work: Path) -> Iterator[Callable[[int], dict[str, list[float]]]]:
     """RawCosts.measure in a process of its own on the server's core, idle but when it is asked."""
     process = subprocess.Popen(
         [sys.executable, __file__, "--raw", "--work", str(work)],
@@ -138,9 +172,9 @@ def raw_process(work: Path) -> Iterator[Callable[[int], dict[str, float]]]:
     )
     assert process.stdin is not None and process.stdout is not None
 
-    def ask(runs: int) -> dict[str, float]:
+    def ask(runs: int) -> dict[str, list[float]]:
         print(runs, file=process.stdin, flush=True)
-        costs: dict[str, float] = json.loads(process.stdout.readline())
+        costs: dict[str, list[float]] = json.loads(process.stdout.readline())
         return costs
 
     try:
@@ -178,7 +212,7 @@ def main() -> None:
         report(*measure(args.work, args.rounds), scaling(args.work))
 
 
-def measure(work: Path, rounds: int) -> tuple[dict[str, list[Load]], list[dict[str, float]]]:
+def measure(work: Path, rounds: int) -> tuple[dict[str, list[Load]], list[dict[str, list[float]]]]:
     """Loads of each server by `RPC SERVER CONCURRENCY`, and the raw costs, round by round.
 
     All are up all the time and asked in turns, a second each: this machine's speed may change from
@@ -192,7 +226,7 @@ def measure(work: Path, rounds: int) -> tuple[dict[str, list[Load]], list[dict[s
         "Retrieve": pb.RetrieveRequest(queries=[{"user_id": user}], k=K),
     }
     runs: dict[str, list[Load]] = {}
-    raw: list[dict[str, float]] = []
+    raw: list[dict[str, list[float]]] = []
     with ExitStack() as stack:
         ours = stack.enter_context(pinned(serve_command(work)))
         servers = []
@@ -237,9 +271,11 @@ def scaling(work: Path) -> dict[int, float]:
 
 
 def report(
-    runs: dict[str, list[Load]], raw: list[dict[str, float]], rates: dict[int, float]
+    runs: dict[str, list[Load]], spent: list[dict[str, list[float]]], rates: dict[int, float]
 ) -> None:
     """Medians over rounds, and the ratio of each round."""
+    raw = [{key: float(np.mean(times)) for key, times in one.items()} for one in spent]
+    ranked = np.percentile([time for one in spent for time in one["ranked"]], (50, 99)).tolist()
     middle = {key: median(one[key] for one in raw) for key in RAW}
     figures: dict[str, Any] = {
         f"raw_{key.replace(' ', '_')}_ms": round(value, 3) for key, value in middle.items()
@@ -292,6 +328,11 @@ def report(
     }.items():
         asked = "at most 1 ms" if key == "slate" else ""
         table.append([label, "", "", "", f"{middle[key]:.3f}", "", asked])
+    figures |= {"ranked_p50_ms": round(ranked[0], 3), "ranked_p99_ms": round(ranked[1], 3)}
+    label = f"value model and slate of 100 of {CANDIDATES} with every rule, alone"
+    times = [f"{one:.2f}" for one in ranked]
+    mean = f"{middle['ranked']:.3f}"
+    table.append([label, "", *times, mean, "", f"p99 at most {MOST_RANKED_MS:g} ms"])
     figures |= {f"workers_{workers}_rps": round(rate, 1) for workers, rate in rates.items()}
     figures["scaling"] = round(rates[2] / rates[1], 2)
     for workers, rate in rates.items():

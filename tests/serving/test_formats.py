@@ -28,10 +28,12 @@ def test_an_older_bundle_answers_as_it_did(number: int, tmp_path: Path) -> None:
     state = tmp_path / "state"
     loaded = penchant("load-users", str(folder / "snapshot"), "--state", str(state))
     assert loaded.returncode == 0, loaded.stderr
-    with serve(folder / "bundle", state, tmp_path / "log") as served:
-        with Client(served.address, timeout=20) as client:
-            found = client.retrieve(USERS, k=10, time_us=TIME_US)
-            ranked = client.rerank(USERS, [ITEMS] * len(USERS), time_us=TIME_US)
+    with (
+        serve(folder / "bundle", state, tmp_path / "log") as served,
+        Client(served.address, timeout=20) as client,
+    ):
+        found = client.retrieve(USERS, k=10, time_us=TIME_US)
+        ranked = client.rerank(USERS, [ITEMS] * len(USERS), time_us=TIME_US)
     assert list(found.item_ids) == asked["retrieved"]
     assert found.scores == pytest.approx(asked["scores"], abs=1e-4)
     assert list(ranked.item_ids) == asked["reranked"]
