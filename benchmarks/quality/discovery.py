@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from trained import Trained, imported, penchant, trained, write_result
+from trained import Named, Trained, imported, penchant, trained, write_result
 
 from training.baselines import fit_baselines
 from training.compare import paired_difference
@@ -72,18 +72,6 @@ class Chance:
                 allowed[excluded[i]] = False
             rows[i] = rng.choice(np.flatnonzero(allowed), k, replace=False)
         return rows
-
-
-@dataclass(frozen=True)
-class Named:
-    """A ranker under another name."""
-
-    name: str
-    ranker: Ranker
-
-    def top(self, histories: Interactions, users: Int64, k: int, *, excluded: Any) -> Int64:
-        """See Ranker.top."""
-        return self.ranker.top(histories, users, k, excluded=excluded)
 
 
 def rankers_of(both: Trained, next_event: Trained, asked: Questions) -> list[Ranker]:

@@ -16,6 +16,7 @@ from results import ROOT, write_result
 from model.merge import How
 from model.towers import TwoTower
 from training.dataset import Interactions
+from training.ranking import Ranker
 from training.run import Run, load_best, open_run
 from training.splits import Int64, Part, Questions
 from training.tower_ranker import TowerRanker, item_vectors
@@ -63,7 +64,7 @@ class Named:
     """A ranker under another name."""
 
     name: str
-    ranker: TowerRanker
+    ranker: Ranker
 
     def top(self, histories: Interactions, users: Int64, k: int, *, excluded: Any) -> Int64:
         """See Ranker.top."""
