@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 
+_ROUNDING = 1e-5
 ALL_PAIRS = 2048
 """Of so many candidates all pairs are compared at once, which takes 16 MB; of 20,000 it would be
 1.6 GB."""
@@ -36,20 +38,20 @@ class Diverse(Protocol):
 class MarginalRelevance:
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998)."""
 
-    def __init__(self, values: Float32, vectors: Float32, strength: float) -> None:
-        """values: [C], vectors: [C, D]. strength: 0 to 1; the score of a candidate is
+    def __init__(self, worth: Float32, vectors: Float32, strength: float) -> None:
+        """worth: [C] values from 0 to 1. vectors: [C, D]. strength: 0 to 1; the score of a
+        candidate is
 
-            (1 - strength) * value - strength * likeness
+            (1 - strength) * worth - strength * likeness
 
-        with values scaled to 0 … 1, and as likeness the largest cosine to an item above, 0 where
-        all are below 0.
+        with as likeness the largest cosine to an item above, 0 where all are below 0.
         """
-        self._worth = scaled(values) * np.float32(1 - strength)
+        self._worth = worth * np.float32(1 - strength)
         self.score = self._worth.copy()
         self._unit, self._strength = units(vectors), np.float32(strength)
         # [C, C] what column j is worth beside row i. One product for all pairs takes less time than
         # one a place that is filled: 0.3 ms for 500 candidates of 64 numbers.
-        self._beside = self._worth_beside(self._unit) if len(values) <= ALL_PAIRS else None
+        self._beside = self._worth_beside(self._unit) if len(worth) <= ALL_PAIRS else None
 
     def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
@@ -70,6 +72,17 @@ class MarginalRelevance:
         found *= -self._strength
         found += self._worth
         return found
+
+
+def within_reach(worth: Float32, k: int, strength: float) -> Int64:
+    """[n] the candidates that marginal relevance alone may give one of k places.
+
+    Of the k that are worth most one at least is left at each place, and none loses more than the
+    strength: what is worth less than the last of them by more than that is never taken.
+    """
+    mine = worth * np.float32(1 - strength)
+    least = np.partition(mine, len(mine) - k)[len(mine) - k] - np.float32(strength + _ROUNDING)
+    return np.flatnonzero(mine >= least)
 
 
 def scaled(values: Float32) -> Float32:

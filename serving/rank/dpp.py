@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from serving.rank.diverse import scaled, units
+from serving.rank.diverse import units
 
 Float32 = npt.NDArray[np.float32]
 
@@ -19,6 +19,10 @@ RIDGE = 0.01
 """The part of each item that is its own, whatever its vector: without it the determinant of more
 items than vectors have numbers is 0, and no order of them is better than another."""
 _GAIN = (1 - RIDGE) / RIDGE
+_WIDE = 50.0
+"""So far apart in worth, exp() of their difference is still a float32 with all its digits; where
+values may lie farther apart, scores are worked out anew once the best left is _SMALL."""
+_SMALL = 1e-15
 
 
 class Determinant:
@@ -35,25 +39,33 @@ class Determinant:
     well ridge + (1 - ridge) * f' M f with the item's unit vector f and M = (I + (1 - ridge) / ridge
     * F'F)^-1 [D, D] over the vectors F above, which one more item changes by rank one: O(k C D), no
     kernel of candidates is made, and an item that leaves a window is taken out the same way.
+
+    The score kept is q² d², up to a factor that all share, rather than its logarithm: another item
+    above then takes something away from it, and no logarithm is taken at any place.
     """
 
     def __init__(
-        self, values: Float32, vectors: Float32, strength: float, *, window: int = 0
+        self, worth: Float32, vectors: Float32, strength: float, *, window: int = 0
     ) -> None:
-        """values: [C], vectors: [C, D]. strength: above 0, at most 1. window: how many of the items
-        right above count; 0: all."""
+        """worth: [C] values from 0 to 1. vectors: [C, D]. strength: above 0, at most 1. window: how
+        many of the items right above count; 0: all."""
         self._unit = units(np.asarray(vectors, np.float32))
-        self._across = np.ascontiguousarray(self._unit.T)
-        self._likeness = np.empty(len(values), np.float32)
-        # Divided by the strength, and d² by 1 - RIDGE: the order is the same, and both are saved at
-        # each place.
-        self._worth = scaled(values) * np.float32((1 - strength) / strength)
-        self.score = self._worth.copy()
-        self._left = np.full(len(values), 1 / (1 - RIDGE), np.float32)
+        self._worth = worth * np.float32((1 - strength) / strength)
+        self._likeness = np.empty(len(worth), np.float32)
         self._window = window
         self._inverse: Float32 = np.eye(vectors.shape[1], dtype=np.float32)
         self._change: Float32 = np.empty_like(self._inverse)
         self._above: deque[int] = deque()
+        self.score = np.empty(len(worth), np.float32)
+        self._is_wide = (1 - strength) / strength > _WIDE
+        self._weigh(np.float32(1 / _GAIN + 1))
+
+    def _weigh(self, left: Float32 | np.float32) -> None:
+        """Scores by what is left [C] of each, in units of the best item left by worth."""
+        best = self._worth.max(initial=-np.inf)
+        root = np.exp((self._worth - best) / 2) if best > -np.inf else np.zeros_like(self._worth)
+        self._across = np.ascontiguousarray((self._unit * root[:, np.newaxis]).T)
+        self.score[:] = np.where(self._worth > -np.inf, root**2 * left, -np.inf)
 
     def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
@@ -68,23 +80,23 @@ class Determinant:
                 self._count(self._above.popleft(), -_GAIN)
             self._above.append(place)
         self._count(place, _GAIN)
-        np.log(self._left, out=self.score)  # what is left of any item is RIDGE at least
-        self.score += self._worth
+        if self._is_wide and 0 <= self.score.max() < _SMALL:
+            taken = self._unit - self._unit @ self._inverse
+            self._weigh(1 / _GAIN + 1 - np.einsum("cd,cd->c", taken, self._unit))
 
     def _count(self, place: int, gain: float) -> None:
         """Let an item count among those above; or, with a gain below 0, no longer."""
-        vector = self._unit[place]
-        turned = self._inverse @ vector
-        scale = gain / (1 + gain * float(vector @ turned))
-        turned *= np.float32(abs(scale) ** 0.5)
-        likeness = self._likeness
+        vector, likeness, change = self._unit[place], self._likeness, self._change
+        turned = np.dot(self._inverse, vector)
+        scale = gain / (1 + gain * float(np.dot(vector, turned)))
+        turned *= abs(scale) ** 0.5
         np.dot(turned, self._across, out=likeness)
         np.multiply(likeness, likeness, out=likeness)
         # By BLAS, in two thirds of the time of a product that is broadcast.
-        np.dot(turned[:, np.newaxis], turned[np.newaxis], out=self._change)
+        np.dot(turned[:, np.newaxis], turned[np.newaxis], out=change)
         if scale > 0:
-            self._left -= likeness
-            self._inverse -= self._change
+            np.subtract(self.score, likeness, out=self.score)
+            np.subtract(self._inverse, change, out=self._inverse)
         else:
-            self._left += likeness
-            self._inverse += self._change
+            np.add(self.score, likeness, out=self.score)
+            np.add(self._inverse, change, out=self._inverse)

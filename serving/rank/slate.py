@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from serving.rank.diverse import Diverse, MarginalRelevance
+from serving.rank.diverse import Diverse, MarginalRelevance, scaled, within_reach
 from serving.rank.dpp import Determinant
 from serving.rank.floors import Floor
 from serving.rank.places import Group, Places
@@ -75,6 +75,13 @@ def arrange(
     if not diversity and not caps and not floors:
         return Slate(np.argsort(-values, kind="stable")[:k], np.full(k, _VALUE), ())
 
+    if diversity and k > 1 and not caps and not floors:
+        assert vectors is not None
+        worth = scaled(values)
+        some = within_reach(worth, k, diversity) if method == "mmr" else np.arange(len(values))
+        scores = _scores(worth[some], vectors[some], diversity, method, window)
+        return _free(values, some[_best(scores, k)])
+
     def filled(floors: Sequence[Floor], held: Sequence[int] = ()) -> tuple[list[int], list[int]]:
         state = Places(values, k, caps, floors)
         if held:
@@ -82,11 +89,7 @@ def arrange(
         if not diversity or k < 2:
             return _by_value(values, state)
         assert vectors is not None
-        scores: Diverse = (
-            MarginalRelevance(values, vectors, diversity)
-            if method == "mmr"
-            else Determinant(values, vectors, diversity, window=window)
-        )
+        scores = _scores(scaled(values), vectors, diversity, method, window)
         # What is set aside has closed others already.
         for place in np.flatnonzero(np.frombuffer(state.gone, np.uint8)).tolist():
             scores.close(place, ())
@@ -130,6 +133,40 @@ def _by_value(values: Float32, state: Places) -> tuple[list[int], list[int]]:
         if closed and forced and state.needed < was_needed - 1:
             at = best  # a floor was given up: those who were passed over may have its place
     return places, reasons
+
+
+def _scores(
+    worth: Float32, vectors: Float32, diversity: float, method: Method, window: int
+) -> Diverse:
+    if method == "mmr":
+        return MarginalRelevance(worth, vectors, diversity)
+    return Determinant(worth, vectors, diversity, window=window)
+
+
+def _best(scores: Diverse, k: int) -> list[int]:
+    """The best k by scores that fall as places are filled, where nothing else counts."""
+    score, places = scores.score, list[int]()
+    while True:
+        place = int(score.argmax())
+        places.append(place)
+        if len(places) == k:
+            return places
+        scores.close(place, ())
+        scores.shown(place)
+
+
+def _free(values: Float32, places: Int64) -> Slate:
+    """A slate in which diversity alone has moved items: from where the best value left was not
+    taken."""
+    ranks = np.empty(len(values), np.int64)
+    ranks[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    taken, best, reasons = bytearray(len(values) + 1), 0, list[int]()
+    for rank in ranks[places].tolist():
+        reasons.append(_VALUE if rank == best else _DIVERSITY)
+        taken[rank] = 1
+        while taken[best]:
+            best += 1
+    return Slate(places, np.array(reasons, np.int64), ())
 
 
 def _diverse(values: Float32, state: Places, scores: Diverse) -> tuple[list[int], list[int]]:

@@ -336,6 +336,34 @@ def test_greedy_determinants_as_worked_out_one_by_one(
     assert len(chosen) == min(k, num)
 
 
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("strength", [0.001, 0.01])
+def test_hardly_any_diversity_keeps_values_apart_that_no_exponential_holds(
+    strength: float, window: int
+) -> None:
+    rng = np.random.default_rng(11)
+    values = rng.random(60).astype(np.float32)
+    values[40:] = values[:20] + rng.normal(size=20).astype(np.float32) * 1e-4
+    vectors = rng.normal(size=(60, 3)).astype(np.float32)
+    slate = arrange(values, 60, vectors=vectors, diversity=strength, method="dpp", window=window)
+    worth = ((values - values.min()) / np.ptp(values)).astype(np.float64)
+    likeness = kernel(np.ones(60), vectors, 1.0)
+    chosen: list[int] = []
+    for place in slate.places.tolist():
+        above = chosen[-window:] if window else chosen
+        before = np.linalg.slogdet(likeness[np.ix_(above, above)])[1] if above else 0.0
+        scores = {
+            i: (1 - strength) * worth[i]
+            + strength * (np.linalg.slogdet(likeness[np.ix_([*above, i], [*above, i])])[1] - before)
+            for i in range(60)
+            if i not in chosen
+        }
+        assert scores[place] >= max(scores.values()) - 1e-6
+        chosen.append(place)
+    assert len(chosen) == 60
+    assert slate.places.tolist() != np.argsort(-values, kind="stable").tolist()
+
+
 def test_two_of_three_by_their_determinant() -> None:
     # Alike values; 0 and 1 point nearly the same way, 2 is at right angles to 0.
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
