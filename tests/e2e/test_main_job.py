@@ -73,7 +73,7 @@ def test_movielens_becomes_answers_that_fit_the_viewer(tmp_path: Path) -> None:
     dataset, runs = tmp_path / "ml", tmp_path / "run"
     run("import", "movielens", ML_1M, dataset, "--max-users", 800)
     run(
-        "train", dataset, "--out", runs, "--recipe", "movielens", "--max-minutes", 0.9,
+        "train", dataset, "--out", runs, "--recipe", "movielens", "--max-minutes", 0.5,
         "--device", "cpu",
     )  # fmt: skip
     export(tmp_path, runs)

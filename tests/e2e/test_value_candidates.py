@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.bundle import open_bundle
 from penchant import Client
 from tests.serving.processes import penchant, serve
 from tests.training.tiny import TINY, Silent
@@ -42,6 +43,11 @@ def test_a_server_shows_what_an_evaluation_ranks(tmp_path: Path) -> None:
     assert judged.returncode == 2 and "judged by whole lists" in judged.stdout + judged.stderr
     run("export", path, "--bundle", bundle, "--snapshot", snapshot)
     run("load-users", snapshot, "--state", tmp_path / "state")
+    written = open_bundle(bundle)
+    assert written.value is not None and written.value.candidates is not None
+    rule = written.value.candidates
+    assert (rule.retrieved, rule.engaged, rule.seen) == (20, 200, "converted")
+    assert "towers + value model" in written.manifest.body["metrics"]["metrics"]
 
     opened = open_run(path)
     model, reranker = load_best(opened)[0], reranker_of(opened)

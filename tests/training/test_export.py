@@ -365,4 +365,5 @@ def test_a_graph_that_differs_from_its_tower_leaves_nothing_behind(
     )
     whole = open_bundle(bundle)
     assert whole.item_tower_inputs == ("id_vector",) and whole.num_interests == 1
+    assert whole.value is None and "value" not in whole.manifest.body
     assert told == sorted(told) and told[-1] == (1.0, "done")

@@ -31,7 +31,7 @@ def start(run: Path, folder: Path) -> "subprocess.Popen[str]":
 def interrupt(process: "subprocess.Popen[str]", folder: Path, with_signal: int) -> str:
     """Send the signal when the new bundle is half written; returns what was printed."""
     deadline = time.monotonic() + 200
-    while not list(folder.glob(f".bundle.partial-{process.pid}/user_tower.onnx")):
+    while not list(folder.glob(f".bundle.partial-{process.pid}/*_tower.onnx")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(with_signal)

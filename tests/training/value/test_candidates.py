@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bundle import open_bundle
 from model.errors import ConfigError
 from model.schema import TimeKind
 from tests.training.tiny import TINY, Silent
@@ -17,7 +16,6 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import RunConfig
 from training.distributed import join
 from training.evaluate import DistinctItems, evaluate_run
-from training.export import export_run
 from training.run import Run, load_best, open_run, start_run
 from training.splits import filtered
 from training.tower_ranker import TowerRanker, item_vectors
@@ -143,18 +141,6 @@ def test_whatever_is_known_of_time(time: TimeKind, tmp_path: Path) -> None:
     train_value(run, model, replace(CONFIG, epochs=1))
     found = evaluate_run(run, model, baselines=(), with_circles=False, reranker=reranker_of(run))
     assert found.metrics["towers + value model"]["recall@50"] > 0.9
-
-
-def test_a_bundle_says_how_its_lists_are_made(shop: Shop, tmp_path: Path) -> None:
-    run = shop.run
-    bundle = tmp_path / "bundle"
-    export_run(run, load_best(run)[0], bundle=bundle, snapshot=tmp_path / "snapshot")
-    opened = open_bundle(bundle)
-    assert opened.value is not None and opened.value.candidates is not None
-    rule = opened.value.candidates
-    assert (rule.retrieved, rule.engaged, rule.seen) == (6, 20, "converted")
-    assert "past" in opened.value.inputs
-    assert "towers + value model" in opened.manifest.body["metrics"]["metrics"]
 
 
 def test_it_is_judged_by_whole_lists(shop: Shop) -> None:

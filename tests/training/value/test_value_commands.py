@@ -1,4 +1,4 @@
-"""`train-value`, `evaluate-value` and `export` as a person types them, and interrupts them."""
+"""`train-value` and `evaluate-value` as a person types them, and interrupts them."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from model.bundle import VALUE_ITEM
 from tests.training.value.conftest import Shown
 from training.run import refuse_folder
 from training.value.stored import REPORT, TEST
@@ -50,10 +49,6 @@ def test_the_commands(towers: Path, taste: Path, tmp_path: Path) -> None:
     refuse_folder(path, resume=True)
     over = penchant("train-value", str(path), "--epochs", "1", "--overwrite", *moved)
     assert over.returncode == 0 and not (path / TEST).exists()
-    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
-    exported = penchant("export", str(path), *outs, *moved)
-    assert exported.returncode == 0, exported.stderr
-    assert "max abs error of the value model: item side" in exported.stdout
 
 
 def test_interrupted_training_leaves_what_was_there(shown: Shown, tmp_path: Path) -> None:
@@ -80,23 +75,3 @@ def test_interrupted_training_leaves_what_was_there(shown: Shown, tmp_path: Path
     assert process.returncode == 130 and "Traceback" not in rest
     assert "Interrupted: no value model was written" in rest
     assert {p.name: p.read_bytes() for p in (path / "value").iterdir()} == before
-
-
-def test_an_interrupted_export_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
-    outs = ("--bundle", str(tmp_path / "bundle"), "--snapshot", str(tmp_path / "snapshot"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "penchant", "export", str(shown.run.path), *outs],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob(f".bundle.partial-*/{VALUE_ITEM}")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "no bundle was written" in said
-    assert list(tmp_path.iterdir()) == []

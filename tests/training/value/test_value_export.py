@@ -1,6 +1,5 @@
 """The value model in a bundle: it computes there what it computed in training."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from model.bundle import open_bundle
 from model.errors import ConfigError, NoVector
 from tests.training.value.conftest import ExportedValue, Shown
-from training.export import export_run
 from training.run import load_best, open_run
+from training.value.export import export_value
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
 from training.value.inputs import item_arrays, make_examples
@@ -81,31 +80,16 @@ def test_the_bundle_ranks_exposures_as_training_did(
         np.testing.assert_allclose(found[0, 0], 1 / (1 + np.exp(-expected[n])), atol=1e-4)
 
 
-def test_a_run_without_a_value_model_exports_none(
-    towers: Path, taste: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(towers, path)
-    run = open_run(path, dataset=taste)
-    report = export_run(
-        run, load_best(run)[0], bundle=tmp_path / "bundle", snapshot=tmp_path / "snapshot"
-    )
-    assert report.value_errors is None
-    assert open_bundle(tmp_path / "bundle").value is None
-    assert "value" not in open_bundle(tmp_path / "bundle").manifest.body
+def test_a_run_without_a_value_model_says_how_to_train_one(towers: Path, taste: Path) -> None:
+    run = open_run(towers, dataset=taste)
     with pytest.raises(ConfigError, match=r"has no value model\. Train one: penchant train-value"):
         load_value(run)
 
 
-def test_a_graph_that_differs_leaves_nothing(shown: Shown, tmp_path: Path) -> None:
+def test_an_item_without_a_vector_is_refused(shown: Shown, tmp_path: Path) -> None:
     run, model = shown.run, load_best(shown.run)[0]
-    bundle, snapshot = tmp_path / "bundle", tmp_path / "snapshot"
-
-    def spoil(_: float, what: str) -> None:
-        if what == "export the value model":
-            with torch.no_grad():  # an item tower that gives NaN for all that follows
-                model.item_tower.ids.fill_(float("nan"))
-
+    with torch.no_grad():  # an item tower that gives NaN for all
+        model.item_tower.ids.fill_(float("nan"))
+    order = np.arange(run.data.num_items)
     with pytest.raises(NoVector, match="the item tower gives NaN or infinity"):
-        export_run(run, model, bundle=bundle, snapshot=snapshot, progress=spoil)
-    assert list(tmp_path.iterdir()) == []
+        export_value(run, model, load_value(run), order, tmp_path)

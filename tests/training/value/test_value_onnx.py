@@ -64,8 +64,13 @@ CASES = {
         has_times=False,
         attention_heads=1,
     ),
-    "ordered": replace(EVERYTHING, has_times=False, profile_features=FEATURES[:1]),
-    "mmoe": replace(EVERYTHING, bottom="mmoe", num_experts=3),
+    "mmoe": replace(
+        EVERYTHING,
+        bottom="mmoe",
+        num_experts=3,
+        has_times=False,  # an order is known, and no times
+        profile_features=FEATURES[:1],
+    ),
     "ple": replace(EVERYTHING, bottom="ple", num_experts=2),
 }
 
