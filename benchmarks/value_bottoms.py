@@ -5,10 +5,10 @@
     python benchmarks/value_bottoms.py runs/kuairand
 
 Each is fitted on the same exposures with the same seeds and judged by the same test part; so is the
-shared bottom without what it reads of kin (a candidate's creator and so on), and without the line
-that makes chances true. Reported by head, as the mean of the seeds: slate AUC (who would be shown
-what, all asked at one moment), AUC, and the expected calibration error. The spread between seeds
-stands beside them.
+shared bottom without what it reads of kin (a candidate's circle, creator and so on), and without
+the line that makes chances true. Reported by head, as the mean of the seeds: slate AUC (who would
+be shown what, all asked at one moment), AUC, and the expected calibration error. The spread between
+seeds stands beside them.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from training.value.exposures import ExposureLog
 from training.value.fit import fit_network, predict
 from training.value.inputs import ItemArrays, ShownExamples, item_arrays, make_examples
 from training.value.item_stats import ItemStats, count_stats
-from training.value.kin import kin_columns
+from training.value.kin import kin_codes, kin_columns
 from training.value.metrics import Ranking
 from training.value.train import network_config
 
@@ -59,6 +59,7 @@ def main() -> None:
     items = item_arrays(run, model, stats)
     table = read_items_table(run.dataset)
     kin = kin_columns(table, run.data.schema, most=ValueRunConfig().num_kin)
+    codes = kin_codes(table, kin, vectors=items.vectors.numpy(), seed=run.config.seed)
     created = created_at(run, table)
     shown = {part: log.read(part) for part in ("fit", "choose", "test")}
     learned = [
@@ -70,7 +71,7 @@ def main() -> None:
     shown = {part: one.with_heads(names) for part, one in shown.items()}
     shown["slates"] = shown["test"].at_once()
     examples = {
-        part: make_examples(run, model, one, items.vectors, kin=kin, created=created)
+        part: make_examples(run, model, one, items.vectors, kin=codes, created=created)
         for part, one in shown.items()
     }
     figures: dict[str, Any] = {}

@@ -33,6 +33,7 @@ from training.value.evaluate import RETRIEVAL, SAMPLES, VALUE, rank_heads
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
 from training.value.inputs import ItemArrays, ShownExamples, item_arrays, make_examples
+from training.value.kin import kin_codes
 from training.value.onnx import export_request_side
 from training.value.stored import StoredValue, load_value
 
@@ -77,9 +78,11 @@ def main() -> None:
     shown = {part: log.read(part).with_heads(names) for part in ("fit", "choose", options.part)}
     shown[AT_ONCE] = shown[options.part].at_once()
     config = value.network.config
-    created = created_at(run, read_items_table(run.dataset)) if config.reads_age else None
+    table = read_items_table(run.dataset)
+    kin = kin_codes(table, config.kin, vectors=items.vectors.numpy(), seed=run.config.seed)
+    created = created_at(run, table) if config.reads_age else None
     examples = {
-        part: make_examples(run, model, exposures, items.vectors, kin=config.kin, created=created)
+        part: make_examples(run, model, exposures, items.vectors, kin=kin, created=created)
         for part, exposures in shown.items()
     }
     tables = {part: Table(run, value, items, found) for part, found in examples.items()}

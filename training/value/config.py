@@ -19,7 +19,7 @@ class ValueRunConfig:
     max_history: int = 50
     """The most events of a history that are read, the newest."""
     attention_heads: int = 2
-    num_kin: int = 3
+    num_kin: int = 4
     """So many item columns at most, of which it reads what the user did with others of a
     candidate's value; training/value/kin.py chooses them."""
     bottom: str = "shared"

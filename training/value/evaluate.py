@@ -24,6 +24,7 @@ from training.value.created import created_at
 from training.value.exposures import ExposureLog, Part
 from training.value.fit import predict
 from training.value.inputs import item_arrays, make_examples
+from training.value.kin import kin_codes
 from training.value.metrics import Interval, Ranking, bootstrap
 from training.value.reliability_plot import reliability_plot
 from training.value.stored import PLOT, TEST, StoredValue
@@ -146,13 +147,15 @@ def evaluate_value(
     say(0.1, "run the item tower")
     items = item_arrays(run, model, value.stats)
     config = value.network.config
-    created = created_at(run, read_items_table(run.dataset)) if config.reads_age else None
+    table = read_items_table(run.dataset)
+    kin = kin_codes(table, config.kin, vectors=items.vectors.numpy(), seed=run.config.seed)
+    created = created_at(run, table) if config.reads_age else None
     examples = make_examples(
         run,
         model,
         exposures,
         items.vectors,
-        kin=config.kin,
+        kin=kin,
         created=created,
         progress=lambda d, what: say(0.1 + 0.4 * d, what),
     )
@@ -161,7 +164,7 @@ def evaluate_value(
         model,
         exposures.at_once(),
         items.vectors,
-        kin=config.kin,
+        kin=kin,
         created=created,
         progress=lambda d, what: say(0.5 + 0.1 * d, what),
     )

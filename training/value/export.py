@@ -144,7 +144,8 @@ def _some_requests(
         num_events=run.tower.num_events,
     )
     table, config = read_items_table(run.dataset), value.network.config
-    kin = Relations.of(data, kin_codes(table, config.kin)) if config.kin else None
+    codes = kin_codes(table, config.kin, vectors=retrieval, seed=run.config.seed)
+    kin = Relations.of(data, codes) if codes else None
     created = created_at(run, table) if config.reads_age else None
     users = np.argsort(-data.lengths, kind="stable")[[0, len(data.lengths) // 2, -1]]
     for batch, most, num_candidates in (

@@ -58,7 +58,12 @@ def fit_and_choose(
     maker = ListMaker.of(
         towers,
         questions,
-        kin=kin_codes(table, kin_columns(table, run.data.schema, most=config.num_kin)),
+        kin=kin_codes(
+            table,
+            kin_columns(table, run.data.schema, most=config.num_kin),
+            vectors=items.vectors.numpy(),
+            seed=run.config.seed,
+        ),
         created=created_at(run, table),
         profiles=run.profiles,
         retrieved=config.candidates,

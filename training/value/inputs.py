@@ -4,7 +4,7 @@ The user tower reads each history as it stood at the exposure, as a server would
 so that scores and interests are those that serving will give. Knows no losses and no files.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +21,15 @@ from model.past import Kin, Past
 from model.schema import Head
 from model.towers import TwoTower
 from model.value import ValueNetwork
-from training.dataset import Interactions, read_items_table, read_users_table
+from training.dataset import Interactions, read_users_table
 from training.run import Run, encode_profiles
 from training.tower_ranker import item_vectors
 from training.user_states import encode_users
 from training.value.batch import Batch, logits_from, make_batch
 from training.value.exposures import Exposures
 from training.value.item_stats import ItemStats
-from training.value.kin import kin_codes
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -194,11 +194,11 @@ def make_examples(
     exposures: Exposures,
     vectors: Tensor,
     *,
-    kin: tuple[str, ...],
+    kin: Sequence[Int32],
     created: Int64 | None,
     progress: Progress | None = None,
 ) -> ShownExamples:
-    """Run the user tower at every exposure. vectors: [V, D] of the item tower. kin: columns.
+    """Run the user tower at every exposure. vectors: [V, D] of the item tower. kin: of kin_codes.
     created: of created_at, [V]; None where ages are not read."""
     profiles = _profiles(run, exposures.people)
     moments, first = _distinct_moments(run, exposures)
@@ -210,7 +210,7 @@ def make_examples(
         moments,
         np.empty(len(moments), np.float32),
         _past(run.data, exposures),
-        _kin(run, exposures, kin) if kin else None,
+        _kin(run.data, exposures, kin) if kin else None,
         None
         if created is None
         else freshness(created[exposures.items][:, None], exposures.times)[:, 0],
@@ -238,10 +238,8 @@ def _past(data: Interactions, exposures: Exposures) -> Float32:
     return past.of(np.maximum(rows, 0), items[:, None], stops=exposures.stops)[:, 0]
 
 
-def _kin(run: Run, exposures: Exposures, columns: tuple[str, ...]) -> Float32:
+def _kin(data: Interactions, exposures: Exposures, codes: Sequence[Int32]) -> Float32:
     """[N, G * num_events] what each user had done with kin of the item before each exposure."""
-    data = run.data
-    codes = kin_codes(read_items_table(run.dataset), columns)
     kin = Kin(
         [column[data.items] for column in codes],
         data.events,

@@ -60,7 +60,7 @@ class ValueRanker:
         self._maker = ListMaker.of(
             towers,
             questions,
-            kin=kin_codes(table, config.kin),
+            kin=kin_codes(table, config.kin, vectors=towers.vectors, seed=run.config.seed),
             created=created_at(run, table) if config.reads_age else None,
             profiles=run.profiles,
             retrieved=value.config.candidates,

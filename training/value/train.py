@@ -23,7 +23,7 @@ from training.value.fit import fit_network, predict
 from training.value.from_candidates import counts_of, fit_and_choose
 from training.value.inputs import ItemArrays, item_arrays, make_examples, read_features
 from training.value.item_stats import ItemStats, count_stats
-from training.value.kin import kin_columns
+from training.value.kin import kin_codes, kin_columns
 from training.value.stored import StoredValue, save_value
 
 Int64 = npt.NDArray[np.int64]
@@ -67,11 +67,12 @@ def train_value(
     say = progress or (lambda done, what: None)
     gather = _from_candidates if config.candidates else _from_exposures
     found = gather(run, model, config, lambda done, what: say(0.4 * done, what))
-    kin, created = _read_of_items(run, config)
+    table = read_items_table(run.dataset)
+    kin, reads_age = _kin_columns(run, config), created_at(run, table) is not None
     torch.manual_seed(config.seed)
     heads = tuple(head.name for head in found.fit.heads)
     network = ValueNetwork(
-        network_config(run, config, heads, found.stats, kin=kin, reads_age=created is not None)
+        network_config(run, config, heads, found.stats, kin=kin, reads_age=reads_age)
     )
     fitted = fit_network(
         network,
@@ -119,7 +120,9 @@ def _from_exposures(run: Run, model: TwoTower, config: ValueRunConfig, say: Prog
     say(0.25, "run the item tower")
     items = item_arrays(run, model, stats)
     examples = {}
-    kin, created = _read_of_items(run, config)
+    table, columns = read_items_table(run.dataset), _kin_columns(run, config)
+    kin = kin_codes(table, columns, vectors=items.vectors.numpy(), seed=run.config.seed)
+    created = created_at(run, table)
     shown = {"fit": parts["fit"], "choose": parts["choose"], "slates": parts["choose"].at_once()}
     for name, begin, share in (("fit", 0.25, 0.5), ("choose", 0.75, 0.17), ("slates", 0.92, 0.08)):
         examples[name] = make_examples(
@@ -145,11 +148,9 @@ def _from_candidates(run: Run, model: TwoTower, config: ValueRunConfig, say: Pro
     return _Material(stats, items, fit, choose, choose, parts, notes)
 
 
-def _read_of_items(run: Run, config: ValueRunConfig) -> tuple[tuple[str, ...], Int64 | None]:
-    """The columns of which kin are made, and of created_at [V], where ages can be told."""
+def _kin_columns(run: Run, config: ValueRunConfig) -> tuple[str, ...]:
     table = read_items_table(run.dataset)
-    columns = kin_columns(table, run.data.schema, most=config.num_kin)
-    return columns, created_at(run, table)
+    return kin_columns(table, run.data.schema, most=config.num_kin)
 
 
 def network_config(

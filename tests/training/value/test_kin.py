@@ -34,10 +34,15 @@ ITEMS = pa.table(
 
 
 def test_what_has_one_value_or_one_an_item_makes_no_kin() -> None:
-    assert kin_columns(ITEMS, SCHEMA, most=3) == ("creator", "craft")
-    assert kin_columns(ITEMS, SCHEMA, most=1) == ("creator",)
+    assert kin_columns(ITEMS, SCHEMA, most=4) == ("circle", "creator", "craft")
+    assert kin_columns(ITEMS, SCHEMA, most=2) == ("circle", "creator")
     assert kin_columns(ITEMS, SCHEMA, most=0) == ()
-    creator, craft = kin_codes(ITEMS, ("creator", "craft"))
+    vectors = np.array([[1, 0], [1, 0.1], [0, 1], [0, 2]], np.float32)
+    circle, creator, craft = kin_codes(
+        ITEMS, ("circle", "creator", "craft"), vectors=vectors, seed=1
+    )
+    assert circle[0] == circle[1] or circle[2] == circle[3]  # three circles of four items
+    assert len(set(circle.tolist())) == 3 and circle[0] != circle[2]
     assert creator[2] == -1 and len(set(creator.tolist())) == 4
     assert craft[0] == craft[1] != craft[2] == craft[3]
 

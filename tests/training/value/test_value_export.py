@@ -15,6 +15,7 @@ from training.value.export import export_value
 from training.value.exposures import ExposureLog
 from training.value.fit import predict
 from training.value.inputs import item_arrays, make_examples
+from training.value.kin import kin_codes
 from training.value.stored import load_value
 
 
@@ -33,7 +34,7 @@ def test_the_bundle_holds_the_value_model(shown: Shown, exported_value: Exported
     assert bundle.manifest.body["parity"]["value_item"] == errors.item_side < 1e-4
     assert value.inputs == (
         *("history", "events", "gaps", "mask", "idle", "interests", "profile.city"),
-        *("candidates", "scores", "past"),
+        *("candidates", "scores", "past", "kin"),
     )
     assert value.item_inputs == ("vector", "stats", "item.kind", "item.group")  # no text
     # An upsert: the item tower's vector, the encoder's arrays, the statistics of the item.
@@ -52,11 +53,15 @@ def test_the_bundle_ranks_exposures_as_training_did(
     """Row by row from the bundle's own files, as a server will, against the network's logits."""
     run, model = shown.run, load_best(shown.run)[0]
     stored, bundle = load_value(run), open_bundle(exported_value.bundle)
-    assert bundle.value is not None
+    assert bundle.value is not None and bundle.value.kin == ("circle",)
     items = item_arrays(run, model, stored.stats)
-    examples = make_examples(
-        run, model, ExposureLog(run).read("test"), items.vectors, kin=bundle.value.kin, created=None
+    kin = kin_codes(
+        run.read_items(), bundle.value.kin, vectors=items.vectors.numpy(), seed=run.config.seed
     )
+    examples = make_examples(
+        run, model, ExposureLog(run).read("test"), items.vectors, kin=kin, created=None
+    )
+    assert examples.kin is not None
     expected = predict(stored.network, items, examples, max_history=10)
     session = onnxruntime.InferenceSession(str(bundle.value.path))
     names = run.read_items()["item_id"].to_pylist()
@@ -75,6 +80,7 @@ def test_the_bundle_ranks_exposures_as_training_did(
             "candidates": vectors[row_of[exposures.items[[n]]]][:, None],
             "scores": examples.scores[[n], None],
             "past": examples.past[[n], None],
+            "kin": examples.kin[[n], None],
         }
         (found,) = session.run(None, given)
         np.testing.assert_allclose(found[0, 0], 1 / (1 + np.exp(-expected[n])), atol=1e-4)

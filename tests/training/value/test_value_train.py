@@ -15,6 +15,7 @@ from model.errors import CheckpointError, ConfigError
 from tests.training.tiny import TINY, Silent
 from tests.training.value.conftest import CONFIG, Shown
 from tests.training.value.shown import write_taste
+from training.dataset import read_items_table
 from training.distributed import join
 from training.export import export_run
 from training.run import BEST, load_best, open_run, start_run
@@ -24,6 +25,7 @@ from training.value.exposures import ExposureLog, heads_of
 from training.value.fit import fit_network, predict
 from training.value.inputs import item_arrays, make_examples
 from training.value.item_stats import PRIOR_TRIES, count_stats
+from training.value.kin import kin_codes
 from training.value.stored import REPORT, WEIGHTS, load_value
 from training.value.train import network_config, train_value
 
@@ -96,8 +98,11 @@ def test_the_same_seed_gives_the_same_model(shown: Shown) -> None:
     items = item_arrays(run, model, stats)
     log = ExposureLog(run)
     kin = shown.report.value.network.config.kin
+    assert kin == ("circle",)  # the dataset has no creators
+    table = read_items_table(run.dataset)
+    codes = kin_codes(table, kin, vectors=items.vectors.numpy(), seed=run.config.seed)
     fit, choose = (
-        make_examples(run, model, log.read(p), items.vectors, kin=kin, created=None)
+        make_examples(run, model, log.read(p), items.vectors, kin=codes, created=None)
         for p in ("fit", "choose")
     )
     found = []
