@@ -10,8 +10,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from commands import penchant
+from commands import PENCHANT, penchant
 from results import ROOT, write_result
+from serving_load import pinned
 
 from model.merge import How
 from model.towers import TwoTower
@@ -21,8 +22,18 @@ from training.run import Run, load_best, open_run
 from training.splits import Int64, Part, Questions
 from training.tower_ranker import TowerRanker, item_vectors
 
-__all__ = ["ROOT", "Named", "Trained", "imported", "penchant", "trained", "write_result"]
-"""The last is of benchmarks/results.py, which is found once this module has been imported."""
+__all__ = [
+    "PENCHANT",
+    "ROOT",
+    "Named",
+    "Trained",
+    "imported",
+    "penchant",
+    "pinned",
+    "trained",
+    "write_result",
+]
+"""Some are of the modules beside this folder, which are found once this one is imported."""
 
 
 @dataclass(frozen=True)

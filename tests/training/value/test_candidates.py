@@ -140,7 +140,7 @@ def test_whatever_is_known_of_time(time: TimeKind, tmp_path: Path) -> None:
     model = load_best(run)[0]
     train_value(run, model, replace(CONFIG, epochs=1))
     found = evaluate_run(run, model, baselines=(), with_circles=False, reranker=reranker_of(run))
-    assert found.metrics["towers + value model"]["recall@50"] > 0.9
+    assert found.metrics["towers + value model"]["recall@50"] > 0.85
 
 
 def test_it_is_judged_by_whole_lists(shop: Shop) -> None:
