@@ -35,6 +35,10 @@ def recommend(
     candidates: Annotated[
         int, typer.Option(help="How many are retrieved and ranked; 0: as the server has it.")
     ] = 0,
+    objective: Annotated[
+        str,
+        typer.Option(help="What candidates are found by, one of the bundle's; none: its first."),
+    ] = "",
     weight: Annotated[
         list[str] | None,
         typer.Option(help="What one event of a head is worth: cart=20. May be repeated."),
@@ -101,6 +105,9 @@ def recommend(
 
     What the user does not know yet, and new things, have their places, and it says why:
     [bold]penchant recommend u42 --origin adjacent=0.2 --floor new=0.1 --explain[/bold]
+
+    To discover (docs/slate.md): [bold]penchant recommend u42 --origin adjacent=0.2
+    --origin exploratory=0.2 --diversity 0.5 --method dpp[/bold]
     """
     from rich.console import Console
 
@@ -131,6 +138,7 @@ def recommend(
                 num_candidates=candidates,
                 filters=[parse_filter(text) for text in filter_ or ()],
                 include_seen=include_seen,
+                objective=objective,
                 weights=dict(_numbers("--weight", weight)),
                 slate=slate,
                 explain=explain,

@@ -54,10 +54,13 @@ def export_graph(
     axes: Mapping[str, dict[int, str]],
     output: str,
     path: Path,
+    *,
+    weights_apart: bool = False,
 ) -> None:
     """Write a module whose arguments are `given`, in that order, as a graph with one output.
 
     axes: of each input, which axes vary and what each is called; axes of one name are as long.
+    weights_apart: in a file beside it, PATH.data, which ONNX Runtime maps instead of copying it.
     """
     module.eval()
     names = sorted({name for axis in axes.values() for name in axis.values()})
@@ -77,7 +80,7 @@ def export_graph(
             verbose=False,
         )
     assert program is not None
-    program.save(str(path), external_data=False)
+    program.save(str(path), external_data=weights_apart)
 
 
 def gap(expected: Float32, found: Float32) -> float:

@@ -109,11 +109,13 @@ def export_user_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[s
 
 def export_item_tower(model: TwoTower, run: Run, path: Path) -> dict[str, list[str]]:
     """Write item_tower.onnx, which reads what an id stands for: the table of ids is a file of its
-    own, which grows with the catalogue and can be mapped."""
+    own, which grows with the catalogue and can be mapped. So are the weights, most of which are
+    tables of words."""
     given = {"id_vector": torch.randn(2, run.tower.dim)}
     axes: dict[str, dict[int, str]] = {"id_vector": {0: "batch"}}
     add_features(given, axes, run.tower.item_features, prefix="item")
-    export_graph(_FlatItemTower(model, list(given)), given, axes, "vectors", path)
+    module = _FlatItemTower(model, list(given))
+    export_graph(module, given, axes, "vectors", path, weights_apart=True)
     return {"inputs": list(given), "outputs": ["vectors"]}
 
 

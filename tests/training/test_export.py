@@ -50,6 +50,7 @@ def test_a_bundle_has_just_its_files(exported: Exported) -> None:
         "id_vectors.npy",
         "index.faiss",
         "item_tower.onnx",
+        "item_tower.onnx.data",
         "items.arrow",
         "manifest.json",
         "user_tower.onnx",
