@@ -6,6 +6,7 @@ from tests.serving.processes import Served, penchant
 def test_a_slate_with_reasons(value_server: Served) -> None:
     done = penchant(
         *("recommend", "user-011", "--address", value_server.address, "-k", "8"),
+        *("--objective", "direct"),
         *("--weight", "order=20", "--diversity", "0.5", "--cap", "craft=2", "--share", "live=0.25"),
     )
     assert done.returncode == 0, done.stderr
@@ -36,6 +37,7 @@ def test_a_narrow_terminal_cuts_nothing_off_a_query(value_server: Served) -> Non
 def test_what_a_slate_keeps_and_why_in_words(value_server: Served) -> None:
     done = penchant(
         *("recommend", "user-011", "--address", value_server.address, "-k", "8"),
+        *("--objective", "direct"),
         *("--floor", "new=0.5", "--new-events", "99", "--floor", "kind:live=0.25", "--paced"),
         *("--origin", "exploratory=0.25", "--exploration", "0.5", "--seed", "3"),
         *("--diversity", "0.3", "--method", "dpp", "--explain", "--language", "zh"),
@@ -63,6 +65,7 @@ def test_what_cannot_be_read(value_server: Served) -> None:
         (("user-011", "--floor", "old=0.1"), "write new=NUMBER, small=NUMBER or COLUMN:VALUE"),
         (("user-011", "--floor", "small=0.1"), "no creators can be told by 'creator'; by: circle"),
         (("user-011", "--origin", "new=0.1"), "no origin 'new'; origins: known, forgotten"),
+        (("user-011", "--objective", "sales"), "no objective 'sales'"),
         (("user-011", "--method", "best"), "no method 'best'; methods: mmr, dpp"),
         (("user-011", "--filter", "price=cheap"), "--filter price=cheap: "),
     ):
