@@ -24,6 +24,9 @@ from serving.index.scan import inside, nothing, scan_rows
 
 SCAN_ROWS = 20_000
 """With at most this many rows allowed, those rows are scored and no list is read."""
+NOT_MUCH_DEEPER = 2
+"""So many times TUNED_K are found by reading and fetching as many times what was tuned, which is
+more than enough: lists farther away hold fewer of the best. Beyond, a plan reads less."""
 FEW_EXCLUDED = 100
 """So many excluded rows are met by fetching more; where there are more, by a plan and a bitmap."""
 DEEP = 0.01
@@ -69,7 +72,7 @@ class IvfIndex:
 
     def __init__(self, index: Any, vectors: Float32, setting: Setting) -> None:
         self._index, self._vectors, self._setting = index, vectors, setting
-        self._plain = reading(setting.probes)
+        self._probes = setting.probes
         self._lists, self._to_queries = parts(index)
         self._centroids: Float32 = self._lists.quantizer.reconstruct_n(0, self._lists.nlist)
         self._list_of_row = np.empty(index.ntotal, np.int32)
@@ -89,7 +92,7 @@ class IvfIndex:
         """The same lists, of which a search reads this share only, those that promise most."""
         index = copy(self)
         index._share = share
-        index._plain = reading(max(round(self._setting.probes * share), 1))
+        index._probes = max(round(self._setting.probes * share), 1)
         return index
 
     @property
@@ -118,15 +121,16 @@ class IvfIndex:
             some = np.arange(self.num_rows) if allowed is None else allowed.rows
             return scan_rows(self._vectors, some, queries, k, excluded)
         longest = 0 if excluded is None else max(map(len, excluded))
-        if allowed is None and k <= TUNED_K and longest <= FEW_EXCLUDED:
+        if allowed is None and k <= NOT_MUCH_DEEPER * TUNED_K and longest <= FEW_EXCLUDED:
+            depth = max(k, TUNED_K)
             found = search_ivf(
                 self._index,
                 self._vectors,
                 queries,
                 k,
                 # The excluded rows may be the best, and farther down rows lie closer together.
-                fetch=self._setting.fetch * (TUNED_K + longest) // TUNED_K,
-                how=self._plain,
+                fetch=self._setting.fetch * (depth + longest) // TUNED_K,
+                how=reading(self._probes * depth // TUNED_K),
                 excluded=excluded,
             )
             if found[0][:, -1].min() >= 0:
