@@ -135,17 +135,17 @@ class RawCosts:
             generation.codes_of(name)[rows].astype(np.int32) for name in ("creator", "circle")
         )
         small, newest = (
-            generation.small("creator", 0.2),
+            generation.small("creator", 0.5),
             np.argsort(generation.created[rows])[-100:],
         )
         return Rules(
             vectors=vectors,
             diversity=0.3,
             method="dpp",
-            caps=(Group(creators, 2), Group(circles, 20)),
+            caps=(Group(creators, 5), Group(circles, 40)),
             floors=(
-                Floor(np.isin(np.arange(len(rows)), newest), 25, "exposure_floor"),
-                Floor((creators >= 0) & small[creators], 20, "exposure_floor"),
+                Floor(np.isin(np.arange(len(rows)), newest), 15, "exposure_floor"),
+                Floor((creators >= 0) & small[creators], 10, "exposure_floor"),
             ),
             shares=(Floor(generation.kind_mask("video")[rows], 20),),
         )

@@ -5,6 +5,7 @@ numbers. Knows histories as arrays; no stores, no files and no networks.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from model.schema import Schema
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+
+_FEW = 1 << 22
+"""Counts of so many pairs and events are made at once, 16 MB; a server asks about a few users."""
 
 
 class Past:
@@ -33,10 +37,21 @@ class Past:
         self.num_items, self._num_events = num_items, num_events
         owners = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         self._pairs, place = np.unique(owners * num_items + items, return_inverse=True)
-        # Sorted by pair, event and place: what is between two of these keys is counted at once.
         self._room = len(items) + 1
-        kinds = place * num_events + (events - 1)
-        self._keys = np.sort(kinds * self._room + np.arange(len(items)))
+        self._kinds = place * num_events + (events - 1)
+
+    @cached_property
+    def _keys(self) -> Int64:
+        """[E] sorted by pair, event and place: what is between two of them is counted at once."""
+        found: Int64 = np.sort(self._kinds * self._room + np.arange(len(self._kinds)))
+        return found
+
+    @cached_property
+    def _table(self) -> Float32:
+        """[pairs + 1, num_events] log1p of what all of a user's events are; zeros last."""
+        size = (len(self._pairs) + 1) * self._num_events
+        counts = np.log1p(np.bincount(self._kinds, minlength=size)).astype(np.float32)
+        return counts.reshape(-1, self._num_events)
 
     def of(self, users: Int64, candidates: Int64, *, stops: Int64 | None = None) -> Float32:
         """log1p of how often each user did each kind of event with each candidate.
@@ -52,6 +67,8 @@ class Past:
         wanted = users[:, None] * self.num_items + candidates
         place = np.minimum(np.searchsorted(self._pairs, wanted), len(self._pairs) - 1)
         met = (self._pairs[place] == wanted) & (candidates >= 0)
+        if stops is None and len(self._pairs) * self._num_events <= _FEW:
+            return self._table.take(np.where(met, place, len(self._pairs)), axis=0)
         kinds = place[met][:, None] * self._num_events + np.arange(self._num_events)
         begin = kinds * self._room
         end = begin + (self._room - 1)
