@@ -142,7 +142,7 @@ class RawCosts:
             vectors=vectors,
             diversity=0.3,
             method="dpp",
-            caps=(Group(creators, 5), Group(circles, 40)),
+            caps=(Group(creators, 20), Group(circles, 40)),
             floors=(
                 Floor(np.isin(np.arange(len(rows)), newest), 15, "exposure_floor"),
                 Floor((creators >= 0) & small[creators], 10, "exposure_floor"),

@@ -107,7 +107,7 @@ def recommend(
     [bold]penchant recommend u42 --origin adjacent=0.2 --floor new=0.1 --explain[/bold]
 
     To discover (docs/slate.md): [bold]penchant recommend u42 --origin adjacent=0.2
-    --origin exploratory=0.2 --diversity 0.5 --method dpp[/bold]
+    --origin exploratory=0.2 --diversity 0.2 --method dpp[/bold]
     """
     from rich.console import Console
 

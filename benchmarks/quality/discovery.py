@@ -69,7 +69,7 @@ WORLDS: dict[str, tuple[str, ...]] = {
 OBJECTIVES = ("--set", 'objectives=["interest","direct"]')
 INTEREST, DIRECT, NEXT = "interest", "direct", "next event"
 DISCOVERING = SlateRules(
-    diversity=0.5,
+    diversity=0.2,
     method="dpp",
     origins=(OriginShare("adjacent", 0.2), OriginShare("exploratory", 0.2)),
 )
@@ -369,7 +369,7 @@ def main() -> None:
             "what was engaged with in circles of taste that were new to the person. Both "
             "objectives are two heads of one training; `next event` is another, without "
             "objectives. Discovering: `Recommend` with 0.2 of the slate from adjacent and 0.2 from "
-            f"exploratory circles, DPP of 0.5, {CANDIDATES} candidates. What was seen is not "
+            f"exploratory circles, DPP of 0.2, {CANDIDATES} candidates. What was seen is not "
             "listed. Differences: paired over people, with 95 % bootstrap intervals."
         ),
         command="python benchmarks/quality/discovery.py RETAILROCKET TAOBAO-UB --work DIR",

@@ -65,6 +65,9 @@ class Places:
         self._classes: Classes | None = None
         self._floors_of: list[list[int]] = []
         self._needs: list[int] = []
+        self._lost = 0
+        """How many places more than `needed` floors may need: items that were counted on are
+        closed, and each floor of such an item may need another."""
         self._there: list[int] = []
         self.class_of: list[int] = [-1] * num
         """[C] the class of serving/rank/floors.py, -1 for a member of no floor."""
@@ -79,6 +82,8 @@ class Places:
         self._held = frozenset(places)
         for place in places:
             self._count(place)
+        if self._lost:
+            self._reserve()
 
     def is_needed(self, place: int) -> bool:
         """Whether a floor still lacks this candidate's class."""
@@ -111,7 +116,11 @@ class Places:
                 self.needed -= 1
             for floor in self._floors_of[of]:
                 self._lacks[floor] -= 1
-        return [] if place in self._held else self._count(place)
+        closed = [] if place in self._held else self._count(place)
+        # Worked out again only once it may matter: it takes as long as some ten places.
+        if self._lost and self.needed + self._lost >= self.left:
+            self._reserve()
+        return closed
 
     def _count(self, place: int) -> list[int]:
         """Count a candidate for each cap; returns those that a cap closes."""
@@ -126,15 +135,13 @@ class Places:
             return closed
         gone, held = self.gone, self._held
         closed = [one for one in dict.fromkeys(closed) if not gone[one] and one not in held]
-        lost = False
         for one in closed:
             gone[one] = 1
             of = self.class_of[one]
             if of >= 0:
                 self._there[of] -= 1
-                lost |= self._there[of] < self._needs[of]
-        if lost:
-            self._reserve()
+                if self._there[of] < self._needs[of]:
+                    self._lost += len(self._floors)
         return closed
 
     def _reserve(self) -> None:
@@ -148,4 +155,4 @@ class Places:
         )
         self._there = counts[1:].tolist()
         self._needs = reserved(self._values, self.left, self._classes, least, allowed)
-        self.needed = sum(self._needs)
+        self.needed, self._lost = sum(self._needs), 0
