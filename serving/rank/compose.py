@@ -57,7 +57,8 @@ def compose(values: Float32, k: int, rules: Rules) -> Composed:
     """The slate of k.
 
     values: [C] predicted. Costs are differences between slates by value alone that keep more and
-    more of the rules, each of which is made; only the last one is diverse.
+    more of the rules; only the last one is diverse. A slate that keeps the next rules as it is
+    stays: the best of all that need not keep them is the best of those that do.
     """
     k = min(k, len(values))
     best = float(np.sort(values)[len(values) - k :].sum(dtype=np.float64))
@@ -74,12 +75,15 @@ def compose(values: Float32, k: int, rules: Rules) -> Composed:
     if shares:
         steps.append(("shares", lifted, caps, (*floors, *shares)))
     costs, before = dict.fromkeys(STEPS, 0.0), best
-    slate: Slate | None = None
+    slate, made_by = arrange(values, k), values
     for name, worth, some, least in steps:
-        slate = arrange(worth, k, caps=some, floors=least)
+        if worth is made_by and _keeps(slate, some, least):
+            slate = Slate(slate.places, slate.reasons, (0,) * len(least))
+            continue
+        slate, made_by = arrange(worth, k, caps=some, floors=least), worth
         now = float(values[slate.places].sum(dtype=np.float64))
         costs[name], before = before - now, now
-    if rules.diversity or slate is None:
+    if rules.diversity:
         slate = arrange(
             lifted,
             k,
@@ -90,9 +94,18 @@ def compose(values: Float32, k: int, rules: Rules) -> Composed:
             caps=caps,
             floors=(*floors, *shares),
         )
-        if rules.diversity:
-            costs["diversity"] = before - float(values[slate.places].sum(dtype=np.float64))
+        costs["diversity"] = before - float(values[slate.places].sum(dtype=np.float64))
     return Composed(_explained(slate, values, k, rules), best, tuple(costs.values()))
+
+
+def _keeps(slate: Slate, caps: Sequence[Group], floors: Sequence[Floor]) -> bool:
+    """Whether a slate holds to caps and floors."""
+    for cap in caps:
+        codes = cap.codes[slate.places]
+        codes = codes[codes >= 0]
+        if len(codes) > cap.most and int(np.unique(codes, return_counts=True)[1].max()) > cap.most:
+            return False
+    return all(int(np.count_nonzero(one.members[slate.places])) >= one.least for one in floors)
 
 
 def _explained(slate: Slate, values: Float32, k: int, rules: Rules) -> Slate:
