@@ -1,6 +1,6 @@
 """Does `interest` find what people would love and have not thought of, and at what price?
 
-    python benchmarks/quality/discovery.py RETAILROCKET TAOBAO-UB --work DIR [--seeds 100 101 102]
+    python benchmarks/quality/discovery.py [RETAILROCKET [TAOBAO-UB]] --work DIR [--seeds 100 101]
 
 On the synthetic economy the truth is known: of each person's latent interests (loved, and asleep
 when the lists are made), which share is reached by five slates of ten? Worlds as they are, null
@@ -318,11 +318,11 @@ def summed(title: str, parts: Sequence[dict[str, Any]]) -> tuple[list[list[str]]
 def main() -> None:
     """Train and ask where it is not done, write the result of what is."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("retailrocket", type=Path)
-    parser.add_argument("taobao", type=Path)
+    parser.add_argument("retailrocket", type=Path, nargs="?")
+    parser.add_argument("taobao", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True, help="where worlds and runs are kept")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
-    parser.add_argument("--other-seeds", type=int, nargs="+", default=[100, 101])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
+    parser.add_argument("--other-seeds", type=int, nargs="+", default=[100])
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rows = [["", *NAMES, *(f"{one} above {other}" for one, other in ABOVE)]]
@@ -343,6 +343,7 @@ def main() -> None:
             ("Retailrocket, by time", "retailrocket", args.retailrocket),
             ("Taobao UserBehavior, by time", "taobao", args.taobao),
         )
+        if source is not None
     ]
     for title, parts in groups:
         done = []
@@ -372,7 +373,7 @@ def main() -> None:
             f"exploratory circles, DPP of 0.2, {CANDIDATES} candidates. What was seen is not "
             "listed. Differences: paired over people, with 95 % bootstrap intervals."
         ),
-        command="python benchmarks/quality/discovery.py RETAILROCKET TAOBAO-UB --work DIR",
+        command="python benchmarks/quality/discovery.py [RETAILROCKET [TAOBAO-UB]] --work DIR",
     )
 
 
