@@ -85,6 +85,10 @@ class Places:
         if self._lost:
             self._reserve()
 
+    def missing(self) -> tuple[int, ...]:
+        """Of each floor, how many items it still lacks."""
+        return tuple(max(lacks, 0) for lacks in self._lacks)
+
     def is_needed(self, place: int) -> bool:
         """Whether a floor still lacks this candidate's class."""
         of = self.class_of[place]
@@ -116,7 +120,7 @@ class Places:
                 self.needed -= 1
             for floor in self._floors_of[of]:
                 self._lacks[floor] -= 1
-        closed = [] if place in self._held else self._count(place)
+        closed = self._count(place) if not self._held or place not in self._held else []
         # Worked out again only once it may matter: it takes as long as some ten places.
         if self._lost and self.needed + self._lost >= self.left:
             self._reserve()

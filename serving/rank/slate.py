@@ -82,10 +82,7 @@ def arrange(
         scores = _scores(worth[some], vectors[some], diversity, method, window)
         return _free(values, some[_best(scores, k)])
 
-    def filled(floors: Sequence[Floor], held: Sequence[int] = ()) -> tuple[list[int], list[int]]:
-        state = Places(values, k, caps, floors)
-        if held:
-            state.hold(held)
+    def fill(state: Places) -> tuple[list[int], list[int]]:
         if not diversity or k < 2:
             return _by_value(values, state)
         assert vectors is not None
@@ -95,13 +92,15 @@ def arrange(
             scores.close(place, ())
         return _diverse(values, state, scores)
 
-    places, reasons = filled(floors)
-    missing = _missing(floors, places)
-    if caps and any(missing):
-        held = _set_aside(values, k, caps, floors)
+    state = Places(values, k, caps, floors)
+    places, reasons = fill(state)
+    missing = state.missing()
+    if caps and any(missing) and (held := _set_aside(values, k, caps, floors)):
         wanted = np.zeros(len(values), bool)
         wanted[held] = True
-        again, why = filled([Floor(wanted, len(held))], held) if held else ([], [])
+        state = Places(values, k, caps, [Floor(wanted, len(held))])
+        state.hold(held)
+        again, why = fill(state)
         if sum(_missing(floors, again)) < sum(missing):
             places, missing = again, _missing(floors, again)
             reasons = [_reason_of(place, why[i], floors) for i, place in enumerate(again)]
