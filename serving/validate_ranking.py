@@ -70,16 +70,21 @@ def _check_wanted(request: RecommendRequest, limits: Limits, generation: Generat
     slate, num = request.slate, request.num_candidates
     vectors = num_vectors(request.queries, generation)
     rows = vectors * num
+    for kind in slate.kinds:
+        if 0 < kind.share <= 1:  # else it is refused for that
+            rows += vectors * least_of(kind.share, num)
     for floor in slate.floors:
-        deep = isinstance(floor.group, NewItems | SmallCreators)
-        rows += vectors * (DEEPER * num if deep else num)
+        if isinstance(floor.group, NewItems | SmallCreators):
+            rows += vectors * DEEPER * num
+        elif 0 < floor.share <= 1:
+            rows += vectors * max(least_of(floor.share, num), floor.least)
     for one in slate.origins:
-        if 0 < one.share <= 1:  # else it is refused for that
+        if 0 < one.share <= 1:
             rows += len(request.queries) * MOST_CIRCLES * DEEPER * least_of(one.share, num)
     if rows > limits.max_search:
         raise BadRequest(
             f"{vectors} vectors (of all queries together) are searched with for {num} candidates, "
-            f"and again for floors and shares of origins, {rows} rows in all; allowed: at most "
+            f"and again for floors and shares, {rows} rows in all; allowed: at most "
             f"{limits.max_search}; ask for fewer queries, candidates or floors",
             field="slate",
         )

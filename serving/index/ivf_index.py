@@ -130,7 +130,8 @@ class IvfIndex:
                 k,
                 # The excluded rows may be the best, and farther down rows lie closer together.
                 fetch=self._setting.fetch * (depth + longest) // TUNED_K,
-                how=reading(self._probes * depth // TUNED_K),
+                # FAISS gives any rows where it is to read more lists than there are.
+                how=reading(min(self._probes * depth // TUNED_K, self._lists.nlist)),
                 excluded=excluded,
             )
             if found[0][:, -1].min() >= 0:

@@ -20,9 +20,9 @@ RIDGE = 0.01
 items than vectors have numbers is 0, and no order of them is better than another."""
 _GAIN = (1 - RIDGE) / RIDGE
 _WIDE = 50.0
-"""So far apart in worth, exp() of their difference is still a float32 with all its digits; where
-values may lie farther apart, scores are worked out anew once the best left is _SMALL."""
-_SMALL = 1e-15
+"""So far apart in worth, exp() of their difference is a float32 with all its digits."""
+_HEAVIEST = 1e30
+"""Of what values weigh beside likeness: beyond, float32 has no numbers."""
 
 
 class Determinant:
@@ -40,8 +40,9 @@ class Determinant:
     * F'F)^-1 [D, D] over the vectors F above, which one more item changes by rank one: O(k C D), no
     kernel of candidates is made, and an item that leaves a window is taken out the same way.
 
-    The score kept is q² d², up to a factor that all share, rather than its logarithm: another item
-    above then takes something away from it, and no logarithm is taken at any place.
+    The score kept is q² d² rather than its logarithm: another item above then takes something away
+    from it, and no logarithm is taken at any place. Where the strength is so low that q² has no
+    float32, d² is kept and the logarithm taken.
     """
 
     def __init__(
@@ -50,22 +51,23 @@ class Determinant:
         """worth: [C] values from 0 to 1. vectors: [C, D]. strength: above 0, at most 1. window: how
         many of the items right above count; 0: all."""
         self._unit = units(np.asarray(vectors, np.float32))
-        self._worth = worth * np.float32((1 - strength) / strength)
         self._likeness = np.empty(len(worth), np.float32)
         self._window = window
         self._inverse: Float32 = np.eye(vectors.shape[1], dtype=np.float32)
         self._change: Float32 = np.empty_like(self._inverse)
         self._above: deque[int] = deque()
-        self.score = np.empty(len(worth), np.float32)
-        self._is_wide = (1 - strength) / strength > _WIDE
-        self._weigh(np.float32(1 / _GAIN + 1))
-
-    def _weigh(self, left: Float32 | np.float32) -> None:
-        """Scores by what is left [C] of each, in units of the best item left by worth."""
-        best = self._worth.max(initial=-np.inf)
-        root = np.exp((self._worth - best) / 2) if best > -np.inf else np.zeros_like(self._worth)
-        self._across = np.ascontiguousarray((self._unit * root[:, np.newaxis]).T)
-        self.score[:] = np.where(self._worth > -np.inf, root**2 * left, -np.inf)
+        weight = min((1 - strength) / strength, _HEAVIEST)
+        self._worth = worth * np.float32(weight)
+        first = np.float32(1 / (1 - RIDGE))  # d² of each beside nothing, by 1 - RIDGE, as all are
+        self._by_logarithm = weight > _WIDE
+        if self._by_logarithm:
+            self._kept = np.full(len(worth), first)
+            self._across = np.ascontiguousarray(self._unit.T)
+            self.score = self._worth.copy()
+        else:
+            root = np.exp(self._worth / 2)
+            self._across = np.ascontiguousarray((self._unit * root[:, np.newaxis]).T)
+            self._kept = self.score = first * root**2
 
     def close(self, place: int, others: Sequence[int]) -> None:
         """See Diverse."""
@@ -80,9 +82,9 @@ class Determinant:
                 self._count(self._above.popleft(), -_GAIN)
             self._above.append(place)
         self._count(place, _GAIN)
-        if self._is_wide and 0 <= self.score.max() < _SMALL:
-            taken = self._unit - self._unit @ self._inverse
-            self._weigh(1 / _GAIN + 1 - np.einsum("cd,cd->c", taken, self._unit))
+        if self._by_logarithm:
+            np.log(self._kept, out=self.score)  # what is left of any item is RIDGE at least
+            self.score += self._worth
 
     def _count(self, place: int, gain: float) -> None:
         """Let an item count among those above; or, with a gain below 0, no longer."""
@@ -95,8 +97,8 @@ class Determinant:
         # By BLAS, in two thirds of the time of a product that is broadcast.
         np.dot(turned[:, np.newaxis], turned[np.newaxis], out=change)
         if scale > 0:
-            np.subtract(self.score, likeness, out=self.score)
+            np.subtract(self._kept, likeness, out=self._kept)
             np.subtract(self._inverse, change, out=self._inverse)
         else:
-            np.add(self.score, likeness, out=self.score)
+            np.add(self._kept, likeness, out=self._kept)
             np.add(self._inverse, change, out=self._inverse)

@@ -4,7 +4,7 @@ Filters are the hard part: random ones thin every list out, and those that follo
 most lists empty and the rest far from most queries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +72,17 @@ def test_tuned_lists_find_what_they_promise(built: Built) -> None:
     assert built.tuned.setting.probes < built.index._lists.nlist / 4, "it reads nearly everything"
 
 
-@pytest.mark.parametrize("k", [1, 10, 300, 1000])
+@pytest.mark.parametrize("k", [1, 10, 150, 300, 1000])
 def test_more_and_fewer_than_the_index_was_tuned_for(built: Built, k: int) -> None:
     assert recall(built, k) >= 0.985
+
+
+def test_no_more_lists_are_read_than_there_are(built: Built) -> None:
+    nlist = built.index._lists.nlist
+    setting = replace(built.tuned.setting, probes=nlist - 1)
+    index = IvfIndex(built.index._index, built.vectors, setting)
+    exact = exact_search(built.queries, built.vectors, 150)[0]
+    assert recall_at(index.search(built.queries, 150)[0], exact) >= 0.985
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
