@@ -120,7 +120,7 @@ class Places:
                 self.needed -= 1
             for floor in self._floors_of[of]:
                 self._lacks[floor] -= 1
-        closed = self._count(place) if not self._held or place not in self._held else []
+        closed = [] if place in self._held else self._count(place)
         # Worked out again only once it may matter: it takes as long as some ten places.
         if self._lost and self.needed + self._lost >= self.left:
             self._reserve()
