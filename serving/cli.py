@@ -217,6 +217,10 @@ def some_user(client: "Client") -> str:
 
 _FLAGS = {"k": "--k", "objective": "--objective", "queries[0].user_id": "USER"}
 _FLAGS |= {"queries[0].history": "--history", "queries[0].exclude_item_ids": "--exclude"}
+_FLAGS |= {"num_candidates": "--candidates", "weights": "--weight", "language": "--language"}
+_FLAGS |= {"slate.caps": "--cap", "slate.kinds": "--share", "slate.floors": "--floor"}
+_FLAGS |= {"slate.origins": "--origin", "slate.method": "--method"}
+_FLAGS |= {"slate.diversity": "--diversity", "slate.exploration": "--exploration"}
 
 
 def in_flags(error: BadRequest, filters: Sequence[str]) -> str:

@@ -62,6 +62,7 @@ def test_what_cannot_be_read(value_server: Served) -> None:
         (("user-011", "--weight", "ghost=1"), "no head 'ghost'; this bundle has: watch, order"),
         (("user-011", "--cap", "craft=0"), "allowed: 1 or more"),
         (("user-011", "--share", "lives=0.1"), "no kind 'lives'; kinds: product"),
+        (("user-011", "--floor", "new=0.1", "--floor", "new=0.2"), "--floor: the floor's group is"),
         (("user-011", "--floor", "old=0.1"), "write new=NUMBER, small=NUMBER or COLUMN:VALUE"),
         (("user-011", "--floor", "small=0.1"), "no creators can be told by 'creator'; by: circle"),
         (("user-011", "--origin", "new=0.1"), "no origin 'new'; origins: known, forgotten"),
