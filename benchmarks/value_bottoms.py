@@ -7,8 +7,8 @@
 Each is fitted on the same exposures with the same seeds and judged by the same test part; so is the
 shared bottom without what it reads of kin (a candidate's circle, creator and so on), and without
 the line that makes chances true. Reported by head, as the mean of the seeds: slate AUC (who would
-be shown what, all asked at one moment), AUC, and the expected calibration error. The spread between
-seeds stands beside them.
+be shown what, all asked at one moment), AUC, and the expected calibration error, with the spread
+between seeds; and what one request takes.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from request_side import CANDIDATES, request_milliseconds
 from results import write_result
 
 from model.value import ValueNetwork
@@ -113,11 +114,11 @@ def fitted(
         progress=lambda done, what: None,
     )
     seconds = time.perf_counter() - began
+    found = {"request_ms": request_milliseconds(network)}
     asked, at_once = (
         predict(network, items, examples[part], max_history=config.max_history)
         for part in ("test", "slates")
     )
-    found = {}
     test = examples["test"]
     for place, head in enumerate(heads):
         known = test.known[:, place]
@@ -167,6 +168,10 @@ def report(
                 cells.append(f"{np.mean(values):.4f}{spread}")
             first = variant == next(iter(VARIANTS))
             rows.append([f"{head} ({positives:,})" if first else "", variant, *cells])
+    requests = {
+        variant: float(np.mean(figures.pop(f"{variant}/request_ms"))) for variant in VARIANTS
+    }
+    figures |= {f"{variant}/request_ms": value for variant, value in requests.items()}
     minutes = {variant: float(np.mean(seconds)) / 60 for variant, seconds in spent.items()}
     figures |= {f"{variant}/minutes": value for variant, value in minutes.items()}
     write_result(
@@ -180,6 +185,8 @@ def report(
             "without the line that is fitted on the choosing day. Kin: "
             f"{', '.join(kin) or 'none'}. Minutes of a fit on one core: "
             + ", ".join(f"{variant} {value:.1f}" for variant, value in minutes.items())
+            + f". Milliseconds of a request, one user with {CANDIDATES} candidates, on one core: "
+            + ", ".join(f"{variant} {value:.2f}" for variant, value in requests.items())
             + "."
         ),
         command="python benchmarks/value_bottoms.py KUAIRAND-RUN",

@@ -22,7 +22,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
+from request_side import CANDIDATES, request_milliseconds
 from results import FOLDER, write_result
 
 from model.config import FeatureSpec
@@ -34,7 +34,6 @@ from training.value.exposures import ExposureLog
 from training.value.fit import predict
 from training.value.inputs import ItemArrays, ShownExamples, item_arrays, make_examples
 from training.value.kin import kin_codes
-from training.value.onnx import export_request_side
 from training.value.stored import StoredValue, load_value
 
 Float32 = npt.NDArray[np.float32]
@@ -53,7 +52,6 @@ FIXED = {
 }
 MAX_TREES, PATIENCE = 1500, 50
 WHOLE_LIST = 1000
-CANDIDATES = 500
 AT_ONCE = "at once"
 SHOWN_METRICS = ("auc", "gauc", "slate_auc", "ndcg")
 
@@ -117,7 +115,7 @@ def main() -> None:
         name: rankings.with_intervals(samples=SAMPLES, seed=value.config.seed)
         for name, rankings in found.items()
     }
-    milliseconds = request_milliseconds(value, options.run)
+    milliseconds = request_milliseconds(value.network)
     write(run, value, options.part, heads, settings, milliseconds, options.results)
 
 
@@ -242,37 +240,6 @@ def best_trees(
             best = loss, booster, ", ".join(f"{n} {v:g}" for n, v in chosen.items())
     assert best is not None
     return best[1], best[2]
-
-
-def request_milliseconds(value: StoredValue, run: Path) -> float:
-    """Median time of value.onnx for one user with a full history, on one thread."""
-    path = run / "value" / ".measured.onnx"
-    try:
-        export_request_side(value.network, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-    finally:
-        path.unlink(missing_ok=True)
-    length = value.config.max_history
-    varying = {"history": [1, length], "events": [1, length], "gaps": [1, length]}
-    varying |= {"mask": [1, length], "candidates": [1, CANDIDATES], "scores": [1, CANDIDATES]}
-    varying |= {name: [1, CANDIDATES] for name in ("past", "kin", "age")}
-    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
-    given = {}
-    for entry in session.get_inputs():
-        first = varying.get(entry.name, [1])
-        rest = [side if isinstance(side, int) else 3 for side in entry.shape[len(first) :]]
-        given[entry.name] = np.ones(first + rest, kinds.get(entry.type, np.int32))
-    spent = []
-    for _ in range(300):
-        started = time.perf_counter()
-        (found,) = session.run(None, given)
-        spent.append(time.perf_counter() - started)
-    assert found.shape == (1, CANDIDATES, len(value.heads))
-    return float(np.median(spent) * 1000)
 
 
 def write(
