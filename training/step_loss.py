@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.towers import TwoTower
-from training.batches import Batch
+from training.batches import Batch, Goal
 from training.losses import pick_interest, softmax_loss
 from training.user_states import read_interests, read_states
 
@@ -58,41 +58,40 @@ class StepLoss(nn.Module):
         if batch.goals:
             return self._ahead(batch, vectors)
         interests = read_interests(self.model, vectors, batch, self._profiles)
-        positives = F.embedding(batch.targets, vectors)
-        candidates = (
-            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
-        )
+        return self._told(batch, interests, vectors, _candidates(batch, vectors), batch)
+
+    def _ahead(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """The mean over the objectives of each one's weighted mean loss."""
+        candidates = _candidates(batch, vectors)
+        states = read_states(self.model, vectors, batch, self._profiles)
+        losses = [
+            self._told(goal, states.read_out(self.model, code), vectors, candidates, batch)
+            for code, goal in enumerate(batch.goals)
+        ]
+        return torch.stack(losses).mean()
+
+    def _told(
+        self,
+        goal: Batch | Goal,
+        interests: Tensor,
+        vectors: Tensor,
+        candidates: Tensor,
+        batch: Batch,
+    ) -> Tensor:
+        """How well interests tell the targets of one goal from the batch's candidates."""
+        positives = F.embedding(goal.targets, vectors)
         return softmax_loss(
             pick_interest(interests, positives),
             positives,
             candidates,
-            batch.hits,
-            positive_bias=batch.positive_bias,
+            goal.hits,
+            positive_bias=goal.positive_bias,
             candidate_bias=batch.candidate_bias,
-            weights=batch.weights,
+            weights=goal.weights,
             temperature=self._temperature,
         )
 
-    def _ahead(self, batch: Batch, vectors: Tensor) -> Tensor:
-        """The mean over the objectives of each one's weighted mean loss."""
-        candidates = (
-            vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
-        )
-        states = read_states(self.model, vectors, batch, self._profiles)
-        losses = []
-        for code, goal in enumerate(batch.goals):
-            positives = F.embedding(goal.targets, vectors)
-            interests = states.read_out(self.model, code)
-            losses.append(
-                softmax_loss(
-                    pick_interest(interests, positives),
-                    positives,
-                    candidates,
-                    goal.hits,
-                    positive_bias=goal.positive_bias,
-                    candidate_bias=batch.candidate_bias,
-                    weights=goal.weights,
-                    temperature=self._temperature,
-                )
-            )
-        return torch.stack(losses).mean()
+
+def _candidates(batch: Batch, vectors: Tensor) -> Tensor:
+    """The vectors that targets are told from."""
+    return vectors if batch.candidates is None else vectors.index_select(0, batch.candidates)
