@@ -65,6 +65,8 @@ class Pipeline:
         """costs: where the time that batches take is put down, and read."""
         self._catalogue, self._costs = catalogue, costs or new_costs()
         self._readers = Readers(catalogue, store)
+        self._known = catalogue.num_rows
+        """Of items that come later, no exclusion knows."""
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """One answer a request; StoreUnavailable or UnknownItem for those that have none."""
@@ -151,7 +153,9 @@ class Pipeline:
                 )
             queries = catalogue.vectors_of(rows)
             out = [_distinct(np.append(excluded, row)) for row in rows]
-        found, scores = catalogue.search(queries, self._width(request.k), request.filters, out)
+        found, scores = catalogue.search(
+            queries, self._width(request.k), request.filters, out, known=self._known
+        )
         return flat(found, scores, np.zeros(found.shape, np.int32))
 
     def _width(self, k: int) -> int:
@@ -292,7 +296,7 @@ class Pipeline:
         if any(len(rows) for rows in excluded):
             out = [rows for rows in excluded for _ in range(num_interests)]
         rows, scores = self._catalogue.search(
-            vectors.reshape(-1, dim), k, filters, out, hurries=hurries
+            vectors.reshape(-1, dim), k, filters, out, known=self._known, hurries=hurries
         )
         if num_interests == 1:
             return rows, scores, np.zeros(rows.shape, np.int32)

@@ -20,6 +20,7 @@ from serving.config import ServerConfig
 from serving.cut import cut
 from serving.domain import (
     Budget,
+    Candidates,
     EmbedItemsRequest,
     EmbedRequest,
     Event,
@@ -37,6 +38,7 @@ from serving.live.activation import Current
 from serving.live.catalogue import Catalogue
 from serving.live.follower import Follower
 from serving.live.ingest import Taken, UpsertRequest, delete_items, upsert_items
+from serving.live.replaced import still_shown
 from serving.metrics import BATCH_QUERIES, BUNDLE
 from serving.pipeline import Answer, Pipeline, Request, together
 from serving.rank.costs import new_costs
@@ -58,6 +60,7 @@ from serving.validate import (
 )
 from serving.validate_ranking import check_recommend, check_rerank
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 
 DEFAULT_CANDIDATES = 500
@@ -142,7 +145,7 @@ class Runtime:
         check_recommend(request, self.limits, catalogue)
         answer = self._submit(catalogue, self._retrieval(request, catalogue))
         slates = self._ranked(answer, request)
-        shown = catalogue.is_shown(slates.candidates.rows)
+        shown = _still_shown(catalogue, slates.candidates)
         return answer, slates if shown.all() else slates.kept(shown)
 
     def rerank(self, request: RerankRequest) -> tuple[Answer, Slates]:
@@ -347,12 +350,18 @@ class Runtime:
 
 
 def _without_gone(answer: Answer) -> Answer:
-    """The answer without what was sold out, deleted or replaced while it was made."""
+    """The answer without what was sold out or deleted while it was made."""
     assert answer.candidates is not None
-    shown = answer.catalogue.is_shown(answer.candidates.rows)
+    shown = _still_shown(answer.catalogue, answer.candidates)
     if not shown.all():
         answer.candidates = answer.candidates.kept(shown)
     return answer
+
+
+def _still_shown(catalogue: Catalogue, candidates: Candidates) -> Bool:
+    """[n] which of the candidates may be shown now that the answer is made."""
+    lists = np.repeat(np.arange(len(candidates.counts)), candidates.counts)
+    return still_shown(catalogue, candidates.rows, lists)
 
 
 def _rule_of(catalogue: Catalogue) -> CandidateRule | None:

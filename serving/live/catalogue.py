@@ -6,7 +6,6 @@ never mixes two. Rows are added and die meanwhile; which of several rows of an i
 `rows_of` says. One thread writes, any number read. Knows no requests and no stores.
 """
 
-import heapq
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
@@ -20,8 +19,10 @@ from serving.domain import Filter
 from serving.generation import Generation
 from serving.live.delta import Delta
 from serving.live.encode import Encoded
+from serving.live.expiry import Expiry
 from serving.live.living import Living, search_living
 from serving.live.part import Part
+from serving.live.replaced import living_yet
 from serving.live.segment import Contents, Segment
 from serving.live.tally import Tally
 
@@ -29,6 +30,8 @@ Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+
+_NONE = np.empty(0, np.int64)
 
 
 class Catalogue:
@@ -64,15 +67,13 @@ class Catalogue:
         """Of the rows in the index, by the same array."""
         self._lock = Lock()
         self._codes: dict[str, Int32] = {}
-        self._due = _due_in(generation)
+        self.replacing = _NONE
+        """Rows that die in a moment, their items having newer ones."""
+        self._expiry = Expiry(generation)
         self._has_live = segment is not None
         if segment is not None:
             self._kill_base(segment.replaced)
-            rows = np.flatnonzero((segment.expires > 0) & segment.alive)
-            self._due += [
-                (int(segment.expires[row]), int(row) + self._starts[0]) for row in rows.tolist()
-            ]
-        heapq.heapify(self._due)
+            self._expiry.add(segment.expires, segment.alive, self._starts[0])
 
     # --- reading: items by row --------------------------------------------------------------------
 
@@ -114,6 +115,15 @@ class Catalogue:
                 found = part.rows_of(ids)
                 rows = np.where(found >= 0, found + start, rows)
         return rows
+
+    def all_rows_of(self, ids: Sequence[str]) -> Int64:
+        """The newest row of each of these items in each part that has one."""
+        rows = [self.generation.rows_of(ids)]
+        for start, part in self._parts:
+            found = part.rows_of(ids)
+            rows.append(np.where(found >= 0, found + start, -1))
+        together = np.concatenate(rows)
+        return together[together >= 0]
 
     def rows_of_hashes(self, hashes: Hashes) -> Int64:
         """All rows, in no order and old ones too, of the items with these hashes of ids."""
@@ -259,13 +269,15 @@ class Catalogue:
         filters: tuple[Filter, ...] = (),
         excluded: Sequence[Int64] = (),
         *,
+        known: int | None = None,
         hurries: bool = False,
     ) -> tuple[Int64, Float32]:
         """The k best rows of each query [Q, D] where all of these (checked) filters hold.
 
-        excluded: Q sorted arrays of rows, or none at all. hurries: some of the best may be left
-        unfound. Returns rows [Q, k] (-1: none) and scores, as VectorIndex.search does; none of them
-        had died when the search ended.
+        excluded: Q sorted arrays of rows, or none at all. known: `num_rows` when they were looked
+        up: a row from there on is left out where an older one of its item is; None: there are none.
+        hurries: some of the best may be left unfound. Returns rows [Q, k] (-1: none) and scores, as
+        VectorIndex.search does; none of their items had gone when the search ended.
         """
         generation = self.generation
         index = generation.index
@@ -286,16 +298,7 @@ class Catalogue:
                     order = np.argsort(-both, kind="stable")[:k]
                     rows[i] = np.concatenate([rows[i], more + start])[order]
                     scores[i] = both[order]
-        return self._living_yet(rows, scores)
-
-    def _living_yet(self, rows: Int64, scores: Float32) -> tuple[Int64, Float32]:
-        """What was found [Q, k] without what has died since."""
-        shown = (rows >= 0) & self.is_shown(np.maximum(rows, 0).ravel()).reshape(rows.shape)
-        if shown.all():
-            return rows, scores
-        rows, scores = np.where(shown, rows, -1), np.where(shown, scores, -np.inf)
-        order = np.argsort(~shown, axis=1, kind="stable")
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        return living_yet(self, rows, scores, excluded, known)
 
     # --- writing: by one thread -------------------------------------------------------------------
 
@@ -304,34 +307,25 @@ class Catalogue:
 
         table: as items.arrow. expires, alive: [n].
         """
-        self.kill(table["item_id"].to_pylist())
-        first = self.num_rows
+        # The new rows first: an item that changes is not gone for a moment. `still_shown` sees to
+        # it that it is not there twice either.
+        old = self.all_rows_of(table["item_id"].to_pylist())
+        self._expiry.add(expires, alive, self.num_rows)
+        self.replacing = old
         self._delta.append(table, encoded, expires, alive)
         self._has_live = True
-        for place in np.flatnonzero((expires > 0) & alive).tolist():
-            heapq.heappush(self._due, (int(expires[place]), first + place))
+        self._kill_rows(old)
+        self.replacing = _NONE
 
     def kill(self, ids: Sequence[str]) -> None:
         """These items are not to be retrieved any more, in any state."""
-        base = self.generation.rows_of(ids)
-        self._kill_base(base[base >= 0])
-        for _, part in self._parts:
-            rows = part.rows_of(ids)
-            part.kill(rows[rows >= 0])
+        self._kill_rows(self.all_rows_of(ids))
 
     def expire(self, now_us: int) -> int:
         """Let those die whose time is over; returns how many rows that were."""
-        num = 0
-        while self._due and self._due[0][0] <= now_us:
-            _, row = heapq.heappop(self._due)
-            num += 1
-            if row < self._num_base:
-                self._kill_base(np.array([row]))
-            else:
-                for part, _, local in self._split(np.array([row])):
-                    assert part is not None
-                    part.kill(local)
-        return num
+        rows = self._expiry.take(now_us)
+        self._kill_rows(rows)
+        return len(rows)
 
     def contents(self, sequence: int) -> Contents:
         """All live items as a segment can hold them. sequence: the last change that is in them."""
@@ -351,6 +345,13 @@ class Catalogue:
             replaced=np.flatnonzero(~self._base_alive),
             sequence=sequence,
         )
+
+    def _kill_rows(self, rows: Int64) -> None:
+        for part, _, local in self._split(rows):
+            if part is None:
+                self._kill_base(local)
+            else:
+                part.kill(local)
 
     def _kill_base(self, rows: Int64) -> None:
         self._living.kill(rows[rows < self.generation.items.num_active])
@@ -386,14 +387,3 @@ class Catalogue:
                 known = np.concatenate([known, np.array(codes, np.int32)])
                 self._codes[name] = known
             return known
-
-
-def _due_in(generation: Generation) -> list[tuple[int, int]]:
-    """(UTC µs, row) of every item of the bundle that will expire."""
-    table = generation.items.table
-    if "expires_at" not in table.column_names or not table.num_rows:
-        return []
-    active = table["expires_at"].slice(0, generation.items.num_active).combine_chunks()
-    times = active.cast(pa.timestamp("us")).cast(pa.int64())
-    known = np.flatnonzero(times.is_valid().to_numpy(zero_copy_only=False))
-    return list(zip(times.take(pa.array(known)).to_pylist(), known.tolist(), strict=True))

@@ -116,8 +116,11 @@ class Delta:
         excluded: Sequence[Int64],
     ) -> Sequence[tuple[Int64, Float32]]:
         """Rows that score above the floors; see Part.better."""
-        num_rows = self.num_rows
-        allowed = self.alive[:num_rows]
+        # What lives is copied before rows are counted: of a row that dies after, the newer row of
+        # its item may not be among them, so the old one is found.
+        alive = self.alive.copy()
+        num_rows = min(self.num_rows, len(alive))
+        allowed = alive[:num_rows]
         if filters:
             allowed = allowed & self.mask(filters, num_rows)
         return scan_better(self.vectors[:num_rows], allowed, queries, floors, k, excluded)

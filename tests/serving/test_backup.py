@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def test_a_state_is_backed_up_while_it_is_written_to(world: World, tmp_path: Pat
             thread.start()
         with Client(served.address, timeout=20) as client:
             client.upsert_items([ItemChange(item_id="lamp", kind="product")])
+        patience = time.monotonic() + 20
+        while not all(acknowledged):
+            assert time.monotonic() < patience, "nothing was acknowledged"
+            time.sleep(0.01)
         least = []
         for number in range(3):
             least.append([len(names) for names in acknowledged])

@@ -1,0 +1,90 @@
+"""Items that change while others search: in every answer once, in the old state or the new."""
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.bundle import open_bundle
+from serving.domain import ItemChange
+from serving.generation import Generation
+from serving.live.catalogue import Catalogue
+from serving.live.encode import ItemEncoder
+from serving.live.follower import apply_items
+from serving.live.replaced import still_shown
+from serving.store.item_log import changed
+from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
+
+NUM_SHOWN = NUM_ITEMS - NUM_RETIRED
+QUERY = np.ones((1, 8), np.float32)
+
+
+class Shop:
+    """A catalogue, and changes of the bundle's items."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.generation = Generation(open_bundle(bundle))
+        self.catalogue = Catalogue(self.generation)
+        self.encoder = ItemEncoder(self.generation)
+
+    def change(self, rows: range, price: float) -> None:
+        changes = [ItemChange(item_id=item_id(row), features={"price": price}) for row in rows]
+        items = [changed(None, change, in_bundle=True, now_us=0) for change in changes]
+        apply_items(self.catalogue, self.encoder, items)
+
+
+@pytest.fixture
+def shop(world: World) -> Shop:
+    return Shop(world.bundle)
+
+
+def test_a_changing_item_is_in_every_answer_once(shop: Shop) -> None:
+    stopped, written = threading.Event(), threading.Semaphore(0)
+
+    def write() -> None:
+        price = 1.0
+        while not stopped.is_set():
+            shop.change(range(0, 30), price := price + 1.0)
+            written.release()
+
+    writer = threading.Thread(target=write)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that the two meet at any line
+    writer.start()
+    try:
+        num = 0
+        while num < 300:  # changes
+            num += written.acquire(blocking=False)
+            rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN)
+            ids = shop.catalogue.ids_of(rows[rows >= 0])
+            assert len(set(ids)) == len(ids), "an item was there twice"
+            assert len(ids) == NUM_SHOWN, "an item was gone for a moment"
+    finally:
+        stopped.set()
+        writer.join()
+        sys.setswitchinterval(usual)
+
+
+def test_an_answer_keeps_what_an_item_was_unless_it_has_the_new_one(shop: Shop) -> None:
+    old = shop.catalogue.rows_of([item_id(3), item_id(4), item_id(5)])
+    shop.change(range(3, 5), 7.0)
+    new = shop.catalogue.rows_of([item_id(3), item_id(4)])
+    shop.catalogue.kill([item_id(5)])
+    rows = np.array([old[0], old[1], old[2], old[1], new[1]])
+    lists = np.array([0, 0, 0, 1, 1])
+    # Item 3, and item 4 in the first list, as they were; 5 is gone; 4 in the second list is new.
+    assert still_shown(shop.catalogue, rows, lists).tolist() == [True, True, False, False, True]
+    shop.change(range(3, 4), 8.0)
+    both = np.array([old[0], new[0]])
+    assert still_shown(shop.catalogue, both, np.zeros(2, int)).tolist() == [False, True]
+
+
+def test_an_excluded_item_that_changes_stays_excluded(shop: Shop) -> None:
+    known = shop.catalogue.num_rows
+    excluded = [shop.catalogue.rows_of([item_id(3)])]
+    shop.change(range(3, 5), 7.0)
+    rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN, (), excluded, known=known)
+    found = shop.catalogue.ids_of(rows[rows >= 0])
+    assert item_id(3) not in found and item_id(4) in found and len(found) == NUM_SHOWN - 1
