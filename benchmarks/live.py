@@ -7,9 +7,9 @@ not there. Two workers on two cores, the load generators beside them on the same
 h2load asks as fast as it is answered (`Recommend`, a stored user, 50 of 500 candidates; the bundle
 has no value model): the peak. Then it begins
 half as many calls a second: alone for a minute, and then while 1,000 items a second are upserted in
-requests of 50, over as many seals as that takes. All the while a probe upserts an item now and
-then, and asks every worker until it is there. At last all processes are killed (SIGKILL), and the
-server is started again.
+requests of 50, over as many seals as that takes; calls that a seal overlapped are told apart. All
+the while a probe upserts an item now and then, and asks every worker until it is there. At last all
+processes are killed (SIGKILL), and the server is started again.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,19 @@ import pyarrow.parquet as pq
 from cold_start import prepare
 from commands import ENVIRONMENT
 from results import write_result
-from serving_load import framed, load, long_history, serve_command
+from serving_load import Load, framed, load, long_history, serve_command
 from worker_memory import children, held
 
 from interest.v1 import retrieval_service_pb2 as pb
 from serving.client import Client
 from serving.domain import AnyOf, ItemChange
 
-CONCURRENCY, K, AT_ONCE = 16, 50, 50
+CONCURRENCY, K, AT_ONCE = 32, 50, 50
+CONNECTIONS = 32
+"""Of h2load: with few of them, one worker may have most by lot."""
 WRITTEN_A_SECOND = 1000
 CHANNELS = 16
+LOG = "server.log"
 PROBES = "probe"
 """The craft of all probes, by which a filter finds them among all other items."""
 STYLES = ("hand carved", "plain", "antique", "small", "lacquered", "woven", "painted")
@@ -72,10 +75,12 @@ def served(work: Path, state: Path) -> Iterator[Server]:
     """Start it on all cores."""
     command = serve_command(work, "--workers", 2)
     command[command.index(str(work / "state"))] = str(state)
+    command[command.index("error")] = "info"
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=ENVIRONMENT
-    )
+    with (state / LOG).open("a") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT
+        )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -159,8 +164,8 @@ def probe(
             seals.update(folder.name for folder in (state / "segments").glob("[!.]*"))
 
 
-def reads(address: str, payload: Path, rate: float, seconds: float) -> dict[str, float]:
-    """`Retrieve` at a rate, whatever the answers take."""
+def reads(address: str, payload: Path, rate: float, seconds: float) -> Load:
+    """`Recommend` at a rate, whatever the answers take."""
     return load(
         address,
         "Recommend",
@@ -168,7 +173,29 @@ def reads(address: str, payload: Path, rate: float, seconds: float) -> dict[str,
         concurrency=256,
         requests=round(rate * seconds),
         rate=rate,
-    ).figures()
+        connections=CONNECTIONS,
+    )
+
+
+def while_sealing(beside: Load, state: Path) -> tuple[list[float], dict[str, float]]:
+    """Seconds that each seal took, and p50 and p99 of the calls that one overlapped and of those
+    that none did."""
+    seals = []
+    for line in (state / LOG).read_text().splitlines():
+        if line.startswith("{") and "segment sealed" in line:
+            body = json.loads(line)
+            end = datetime.fromisoformat(body["timestamp"]).timestamp()
+            seals.append((end - body["seconds"], end))
+    ended = beside.began + beside.spent_ms / 1000
+    during = np.zeros(len(ended), bool)
+    for first, last in seals:
+        during |= (beside.began <= last) & (ended >= first)
+    return [round(last - first, 1) for first, last in seals], {
+        **percentiles("during seals", beside.spent_ms[during]),
+        **percentiles("between seals", beside.spent_ms[~during]),
+        "during seals/calls": float(during.sum()),
+        "between seals/calls": float((~during).sum()),
+    }
 
 
 def main() -> None:
@@ -197,8 +224,15 @@ def main() -> None:
     stopping = threading.Event()
     with served(args.work, state) as server:
         address = server.address
-        load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=2000)  # warm
-        peak = load(address, "Recommend", payload, concurrency=CONCURRENCY, requests=10_000)
+        for requests in (2000, 10_000):  # the first warm up
+            peak = load(
+                address,
+                "Recommend",
+                payload,
+                concurrency=CONCURRENCY,
+                requests=requests,
+                connections=CONNECTIONS,
+            )
         figures["peak_per_second"] = peak.requests_per_second
         rate = peak.requests_per_second / 2
         alone = reads(address, payload, rate, 60)
@@ -225,8 +259,10 @@ def main() -> None:
             after = dict(client.status().live)
     if after["newest_sequence"] != live["newest_sequence"]:
         raise SystemExit(f"lost: {live} before the kill, {after} after it")
-    for name, values in (("alone", alone), ("beside writes", beside)):
-        figures |= {f"{name}/{key}": value for key, value in values.items()}
+    for name, calls in (("alone", alone), ("beside writes", beside)):
+        figures |= {f"{name}/{key}": value for key, value in calls.figures().items()}
+    figures["seconds of seals"], told_apart = while_sealing(beside, state)
+    figures |= told_apart
     figures["items_per_second"] = writes["items_per_second"]
     figures |= percentiles("write", writes["write_ms"])
     figures |= percentiles("fresh", np.array(fresh))
@@ -262,6 +298,10 @@ def report(figures: dict[str, Any], num_items: int, seconds: float) -> None:
                 f"{figures[f'{name}/p99_ms']:.1f}",
             ]
         )
+    for name in ("between seals", "during seals"):
+        calls = f"{figures[f'{name}/calls']:,.0f} calls"
+        p50, p99 = (f"{figures[f'{name}_{p}_ms']:.{n}f}" for p, n in (("p50", 2), ("p99", 1)))
+        rows.append([f"of those, {name}", calls, p50, p99])
     written = figures["items_per_second"]
     rows += [
         [
@@ -289,7 +329,8 @@ def report(figures: dict[str, Any], num_items: int, seconds: float) -> None:
             f"Two workers on two cores, the load generators beside them. The peak was "
             f"{figures['peak_per_second']:,.0f} calls a second. {seconds:g} seconds of writing: "
             "four of five items are new, the others are changes of the bundle's. "
-            f"{figures['seals']} seals; at the end {live['num_sealed']:,} live items were sealed, "
+            f"{figures['seals']} seals of {figures['seconds of seals']} seconds; "
+            f"at the end {live['num_sealed']:,} live items were sealed, "
             f"{live['num_delta']:,} in memory, {live['num_replaced']:,} of the bundle's replaced. "
             "The processes owned "
             f"{figures['owned_mb']} MB (workers and the background process)."

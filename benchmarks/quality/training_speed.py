@@ -199,7 +199,7 @@ def race(dataset: Path, work: Path, rectools: str, minutes: float) -> dict[str, 
     """Our recipe and RecTools' SASRec, one after the other, until 0.25 or the minutes are over."""
     folder = work / "race"
     resume = ["--resume"] if (folder / "run.json").exists() else []
-    given = ["--recipe", "movielens", "--max-minutes", minutes, "--quiet", *resume]
+    given = ["--recipe", "movielens", "--max-minutes", minutes, *resume]
     penchant("train", dataset, "--out", folder, *given)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     found = {"Penchant": first_to([json.loads(line) for line in lines], "hr@10", RACE_TO)}

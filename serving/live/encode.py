@@ -105,15 +105,11 @@ class ItemEncoder:
         """The items as rows of items.arrow: its columns, and the circle nearest to each vector."""
         beneath = self.rows_beneath(items)
         kinds, features = self._raw(items, beneath)
-        table = self._generation.items.table
+        table, under = self._generation.items.table, pa.array(beneath, mask=beneath < 0)
         columns: dict[str, Any] = {
             "item_id": [item.item_id for item in items],
             "kind": kinds,
-            "popularity": np.where(
-                beneath >= 0, table["popularity"].to_numpy()[np.maximum(beneath, 0)], 0
-            )
-            if table.num_rows
-            else np.zeros(len(items), np.int64),
+            "popularity": pc.fill_null(table["popularity"].take(under), 0).combine_chunks(),
             "retired": np.zeros(len(items), bool),
             "circle": self.circles(vectors),
         }
@@ -144,8 +140,8 @@ class ItemEncoder:
 
     def _created(self, items: Sequence[StoredItem], beneath: Int64) -> pa.Array:
         """[n] when each item came: as the bundle says, else when it was first upserted."""
-        of_bundle = self._generation.items.table["created_at"].combine_chunks()
-        under = of_bundle.take(pa.array(beneath, mask=beneath < 0))
+        of_bundle = self._generation.items.table["created_at"]
+        under = of_bundle.take(pa.array(beneath, mask=beneath < 0)).combine_chunks()
         first = pa.array(
             [
                 None if row >= 0 else item.created_us or None

@@ -8,6 +8,7 @@ done with items. Knows no requests.
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from serving.errors import StoreUnavailable
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
 from serving.live.encode import Encoded, ItemEncoder
-from serving.live.sealed import forget_sealed, open_sealed
+from serving.live.sealed import forget_sealed, open_sealed, sealed
 from serving.live.tally import Tally
 from serving.logs import logger
 from serving.memory import give_back
@@ -71,6 +72,8 @@ class Follower:
         self._feed: str | None = self._log.feed
         self.catalogue = self._read_anew()
         self._thread: threading.Thread | None = None
+        self._beside = ThreadPoolExecutor(1, "segment")
+        self._making: Future[tuple[Catalogue, int]] | None = None
 
     def start(self) -> None:
         """Go on following in a thread of its own."""
@@ -83,6 +86,7 @@ class Follower:
         self._hint.set()
         if self._thread is not None:
             self._thread.join()
+        self._beside.shutdown(cancel_futures=True)
 
     def hint(self) -> None:
         """Something was written just now: look at once."""
@@ -122,7 +126,7 @@ class Follower:
         with self._applying:
             self.catalogue.expire(time.time_ns() // 1000)  # also where the store does not answer
             changes = self._looked()
-            if changes == self._changes:
+            if changes == self._changes and not self._is_made():
                 return
             feed = self._log.feed
             if feed == self._feed and self._log.holds(self.applied, self._newest_item):
@@ -132,7 +136,7 @@ class Follower:
                 logger().error("the store has lost items, reading all anew", applied=self.applied)
                 if feed == self._feed:
                     forget_sealed(self._database, self._log, self._generation.version)
-                self._feed = None  # so that it is begun again where it ends halfway
+                self._feed = self._making = None  # so that it is begun again where it ends halfway
                 self.catalogue = self._read_anew()
                 self._feed = feed
             self._changes = changes
@@ -160,24 +164,44 @@ class Follower:
         return Catalogue(self._generation, segment, tally=self._tally)
 
     def _change_segment(self) -> None:
-        """Where another segment was sealed: a new catalogue over it, and what came after it."""
+        """Where another segment was sealed: a new catalogue over it, and what came after it.
+
+        It is made beside this one, which goes on being kept up to date, and takes its place a
+        moment after it is ready.
+        """
         held = self.catalogue.segment
-        newest = open_sealed(
-            self._database,
-            self._log,
-            self._segments,
-            self._generation,
-            but="" if held is None else held.folder.name,
-        )
-        if newest is None:
+        if self._making is None:
+            newest = sealed(self._database, self._log, self._generation.version)
+            if newest is None or (held is not None and newest[0] == held.folder.name):
+                return
+            self._making = self._beside.submit(self._made)
+            if self._thread is None:  # nothing else looks
+                wait([self._making])
+        if not self._is_made():
             return
-        made = Catalogue(self._generation, newest, tally=self._tally)
-        for items in all_since(self._log, newest.sequence, most=self.applied, at_once=_AT_ONCE):
+        making, self._making = self._making, None
+        made, applied = making.result()
+        for items in all_since(self._log, applied, most=self.applied, at_once=_AT_ONCE):
             apply_items(made, self.encoder, items)
         made.expire(time.time_ns() // 1000)
         self.catalogue = made
         give_back()
-        logger().info("segment taken", folder=newest.folder.name, rows=newest.num_rows)
+        if made.segment is not None:
+            taken = made.segment
+            logger().info("segment taken", folder=taken.folder.name, rows=taken.num_rows)
+
+    def _is_made(self) -> bool:
+        return self._making is not None and self._making.done()
+
+    def _made(self) -> tuple[Catalogue, int]:
+        """A catalogue over the newest segment, and the last change of the feed that it shows."""
+        segment = open_sealed(self._database, self._log, self._segments, self._generation)
+        made = Catalogue(self._generation, segment, tally=self._tally)
+        applied = 0 if segment is None else segment.sequence
+        for items in all_since(self._log, applied, most=self.applied, at_once=_AT_ONCE):
+            apply_items(made, self.encoder, items)
+            applied = items[-1].sequence
+        return made, applied
 
     def _catch_up(self, catalogue: Catalogue) -> None:
         for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):

@@ -65,7 +65,12 @@ def open_sealed(
             return None
         folder = segments / newest[0]
         try:
-            return Segment(folder, schema=generation.schema, bundle_version=generation.version)
+            return Segment(
+                folder,
+                schema=generation.schema,
+                bundle_version=generation.version,
+                num_beside=generation.items.num_active,
+            )
         except BundleRejected:
             # Sealed anew, and removed, while it was being opened: the store names the next one.
             if sealed(database, log, generation.version) == newest or attempt + 1 == _TRIES:

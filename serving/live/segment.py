@@ -24,6 +24,7 @@ from model.schema import Schema
 from serving.domain import Filter
 from serving.index.filters import FilterIndex
 from serving.index.ivf_index import SCAN_ROWS, IvfIndex
+from serving.lately import Lately
 from serving.live.living import Living, scan_better, search_living
 
 Bool = npt.NDArray[np.bool_]
@@ -35,6 +36,9 @@ ITEMS, VECTORS, VALUE_VECTORS = "items.arrow", "vectors.npy", "value_vectors.npy
 ALIVE, EXPIRES, REPLACED, INDEX = "alive.npy", "expires.npy", "replaced.npy", "index.faiss"
 ID_HASHES, ID_ROWS = "id_hashes.npy", "id_rows.npy"
 """Of IdIndex: made once, where it is sealed."""
+
+_SPARE = 16
+"""Rows that a search asks for beyond twice as many as are expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,10 @@ def _lists(vectors: Float32, queries: Float32 | None) -> tuple[Any, Setting] | N
 class Segment:
     """An opened segment: a Part that does not grow. See serving/live/part.py."""
 
-    def __init__(self, folder: Path, *, schema: Schema, bundle_version: str) -> None:
-        """Verify and map.
+    def __init__(
+        self, folder: Path, *, schema: Schema, bundle_version: str, num_beside: int
+    ) -> None:
+        """Verify and map. num_beside: how many items the bundle has.
 
         Raises BundleRejected where the folder is damaged or of another bundle.
         """
@@ -122,6 +128,10 @@ class Segment:
         made = (_mapped(folder / ID_HASHES), _mapped(folder / ID_ROWS))
         self._items: ItemTable = read_items(folder / ITEMS, made)
         self.num_rows = self._items.num_items
+        lately = Lately(self._items.rows_of, self._items.ids_of)
+        self.rows_of, self.ids_of = lately.rows_of, lately.ids_of
+        self._share = self.num_rows / max(self.num_rows + num_beside, 1)
+        """Of all rows; so many of the best are expected here."""
         self.vectors: Float32 = _mapped(folder / VECTORS)
         self.value_vectors: Float32 = _mapped(folder / VALUE_VECTORS)
         self.circles: Int32 = self._items.table["circle"].to_numpy().astype(np.int32)
@@ -142,14 +152,6 @@ class Segment:
     def kill(self, rows: Int64) -> None:
         """These rows, distinct, are not to be retrieved any more."""
         self.living.kill(rows)
-
-    def ids_of(self, rows: Int64) -> list[str]:
-        """Ids of these rows."""
-        return self._items.ids_of(rows)
-
-    def rows_of(self, ids: Sequence[str]) -> Int64:
-        """The row of each id; -1 where there is none."""
-        return self._items.rows_of(ids)
 
     def rows_of_hashes(self, hashes: Hashes) -> Int64:
         """Rows, in no order, of the items with these hashes of ids."""
@@ -182,9 +184,19 @@ class Segment:
         if self._index is None:
             mask = self.alive if allowed is None else self.alive & allowed.mask
             return scan_better(self.vectors, mask, queries, floors, k, excluded)
-        rows, scores = search_living(self._index, queries, k, allowed, excluded, self.living)
-        above = scores > floors[:, np.newaxis]
-        return [(rows[i, above[i]], scores[i, above[i]]) for i in range(len(rows))]
+        # As many as are expected, twice over; all that may be wanted, where so many were found.
+        found: list[tuple[Int64, Float32]] = []
+        width = min(k, _SPARE + math.ceil(2 * self._share * k))
+        rows, scores = search_living(self._index, queries, width, allowed, excluded, self.living)
+        for i, floor in enumerate(floors.tolist()):
+            mine, theirs = rows[i], scores[i]
+            if width < k and theirs[-1] > floor:
+                out = excluded[i : i + 1]
+                one = queries[i : i + 1]
+                (mine,), (theirs,) = search_living(self._index, one, k, allowed, out, self.living)
+            above = theirs > floor
+            found.append((mine[above], theirs[above]))
+        return found
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from model.ann import exact_search, recall_at
 from model.bundle import open_bundle
@@ -45,7 +46,11 @@ def contents(world: World, rng: np.random.Generator) -> Contents:
     )
 
 
-def test_a_large_segment_is_searched_in_lists_of_its_own(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_beside", [0, 10 * NUM_ROWS])
+def test_a_large_segment_is_searched_in_lists_of_its_own(
+    world: World, tmp_path: Path, num_beside: int
+) -> None:
+    """Beside a large bundle few of the best are expected here, and all are found all the same."""
     rng = np.random.default_rng(5)
     made = contents(world, rng)
     bundle = open_bundle(world.bundle)
@@ -54,7 +59,9 @@ def test_a_large_segment_is_searched_in_lists_of_its_own(world: World, tmp_path:
     write_segment(folder, made, schema=bundle.schema, bundle_version="a bundle", queries=users)
     assert (folder / INDEX).exists()
     lists = open_verified(folder, kind="segment").body["lists"]
-    segment = Segment(folder, schema=bundle.schema, bundle_version="a bundle")
+    segment = Segment(
+        folder, schema=bundle.schema, bundle_version="a bundle", num_beside=num_beside
+    )
     assert lists["probes"] <= 128  # there are 2^7 lists
 
     k = 50
@@ -77,7 +84,7 @@ def test_a_segment_without_user_vectors_is_scored_row_by_row(world: World, tmp_p
     folder = tmp_path / "segment"
     write_segment(folder, made, schema=bundle.schema, bundle_version="a bundle", queries=None)
     assert not (folder / INDEX).exists()
-    segment = Segment(folder, schema=bundle.schema, bundle_version="a bundle")
+    segment = Segment(folder, schema=bundle.schema, bundle_version="a bundle", num_beside=0)
     query = made.vectors[:1]
     ((rows, _),) = segment.better(query, np.array([-np.inf], np.float32), 10, (), ())
     exact, _ = exact_search(query, made.vectors, 10, allowed=made.alive)
