@@ -6,10 +6,12 @@ MICROLENS-FOLDER, BEAUTY-FOLDER: see `penchant import microlens` and `penchant i
 reviews by the day). On MicroLens the split leaves one out; on Beauty it is by time, so that whole
 products are new. The sweep of id dropout and of the weight of new items is read on validation; the
 recipe that ships is then trained with three seeds, beside three of ids alone, and test is read
-once. Started again with the same DIR, it goes on where it stopped.
+once. Started again with the same DIR, it goes on where it stopped. `--sweep RESULT` takes the
+sweep's rows from an earlier result instead, and says so.
 """
 
 import argparse
+import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -45,6 +47,18 @@ def sweep(dataset: Path, work: Path, options: tuple[object, ...]) -> list[list[s
             mark = " (ships)" if chosen else ""
             rows.append([f"{dropout}", f"{weight}{mark}", *map(shown, (new, old, everything))])
             print(*rows[-1], flush=True)
+    return rows
+
+
+def swept_before(result: Path) -> list[list[str]]:
+    """The rows of the sweep in an earlier result."""
+    rows = []
+    for key, recalls_of in json.loads(result.read_text())["figures"].items():
+        if key.startswith("sweep/"):
+            _, dropout, weight = key.split("/")
+            chosen = float(dropout) == shipped("id_dropout")
+            ships = chosen and float(weight) == shipped("new_item_weight")
+            rows.append([dropout, weight + " (ships)" * ships, *map(shown, recalls_of)])
     return rows
 
 
@@ -140,10 +154,14 @@ def main() -> None:
     parser.add_argument("microlens", type=Path)
     parser.add_argument("beauty", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where datasets and runs are kept")
+    parser.add_argument("--sweep", type=Path, help="an earlier result, for the rows of the sweep")
     args = parser.parse_args()
     videos = imported("microlens", args.microlens, args.work / "microlens")
     goods = imported("amazon", args.beauty, args.work / "beauty", "--time", "day")
-    swept = sweep(videos, args.work / "videos", ())
+    if args.sweep:
+        swept = swept_before(args.sweep)
+    else:
+        swept = sweep(videos, args.work / "videos", ())
     of_videos, figures = final(
         videos, args.work / "videos", "MicroLens-50k, leave-one-out", "microlens", ()
     )
@@ -167,6 +185,7 @@ def main() -> None:
             f"MicroLens, new items: {figures['microlens/ratio_to_title_knn']:.2f} times title-kNN, "
             f"{figures['microlens/ratio_to_random']:.0f} times random. Id dropout and the weight "
             "of new items were chosen on validation."
+            + (" The rows of the sweep are of an earlier run." if args.sweep else "")
         ),
         command=(
             "python benchmarks/quality/microlens_cold.py MICROLENS-FOLDER BEAUTY-FOLDER --work DIR"
