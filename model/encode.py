@@ -8,6 +8,7 @@ Knows nothing of tensors, networks or files but its own JSON.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ MIN_COUNT = 2
 """A category value seen on fewer items than this has no embedding of its own: it would be an id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """How one feature column is encoded."""
 
@@ -44,6 +45,11 @@ class Column:
     scale: float = 1.0
     log: bool = False
     """number: (x' - mean) / scale with x' = log1p(x) if log."""
+
+    @cached_property
+    def codes(self) -> dict[str | None, int]:
+        """The vocabulary, by value."""
+        return {value: code for code, value in enumerate(self.vocabulary, 1)}
 
     @property
     def array_size(self) -> int:
@@ -225,9 +231,9 @@ def _encode(column: Column, table: pa.Table, name: str) -> npt.NDArray[Any]:
         case "category":
             if values is None:
                 return np.zeros(num_rows, np.int32)
-            return _codes(values, column.vocabulary)
+            return _codes(values, column)
         case "categories":
-            return _pad_lists(values, num_rows, column.vocabulary)
+            return _pad_lists(values, num_rows, column)
         case "text":
             return text_codes(values.to_pylist() if values is not None else [None] * num_rows)
         case "number":
@@ -241,17 +247,17 @@ def _encode(column: Column, table: pa.Table, name: str) -> npt.NDArray[Any]:
             return out
 
 
-def _codes(values: pa.Array, vocabulary: Sequence[str]) -> Int32:
+def _codes(values: pa.Array, column: Column) -> Int32:
     """Position in the vocabulary + 1, 0 for null and unknown."""
-    found = pc.index_in(values.cast(pa.string()), value_set=pa.array(vocabulary, pa.string()))
-    codes: Int32 = pc.fill_null(pc.add(found, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
-    return codes
+    codes = column.codes
+    given = values.cast(pa.string()).to_pylist()
+    return np.fromiter((codes.get(value, 0) for value in given), np.int32, len(given))
 
 
-def _pad_lists(values: pa.Array | None, num_rows: int, vocabulary: Sequence[str]) -> Int32:
+def _pad_lists(values: pa.Array | None, num_rows: int, column: Column) -> Int32:
     if values is None or not num_rows:
         return np.zeros((num_rows, 1), np.int32)
-    codes = _codes(pc.list_flatten(values), vocabulary)
+    codes = _codes(pc.list_flatten(values), column)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     owner = np.repeat(np.arange(num_rows), lengths)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -158,10 +158,7 @@ def main() -> None:
     args = parser.parse_args()
     videos = imported("microlens", args.microlens, args.work / "microlens")
     goods = imported("amazon", args.beauty, args.work / "beauty", "--time", "day")
-    if args.sweep:
-        swept = swept_before(args.sweep)
-    else:
-        swept = sweep(videos, args.work / "videos", ())
+    swept = swept_before(args.sweep) if args.sweep else sweep(videos, args.work / "videos", ())
     of_videos, figures = final(
         videos, args.work / "videos", "MicroLens-50k, leave-one-out", "microlens", ()
     )
