@@ -2,14 +2,14 @@
 
     python benchmarks/live.py --work DIR [--seconds 300]
 
-DIR is that of benchmarks/cold_start.py with a million items (`--items 1000000`), made where it is
-not there. Two workers on two cores, the load generators beside them on the same cores. First
-h2load asks as fast as it is answered (`Recommend`, a stored user, 50 of 500 candidates; the bundle
-has no value model): the peak. Then it begins
-half as many calls a second: alone for a minute, and then while 1,000 items a second are upserted in
-requests of 50, over as many seals as that takes; calls that a seal overlapped are told apart. All
-the while a probe upserts an item now and then, and asks every worker until it is there. At last all
-processes are killed (SIGKILL), and the server is started again.
+The first start makes a world of a million items, trains towers on it for two minutes and exports a
+bundle without a value model (kept in DIR). Two workers on two cores, the load generators beside
+them on the same cores. First h2load asks as fast as it is answered (`Recommend`, a stored user, 50
+of 500 candidates): the peak. Then it begins half as many calls a second: alone for a minute, and
+then while 1,000 items a second are upserted in requests of 50, over as many seals as that takes;
+calls that a seal overlapped are told apart. All the while a probe upserts an item now and then, and
+asks every worker until it is there. At last all processes are killed (SIGKILL), and the server is
+started again.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from cold_start import prepare
 from commands import ENVIRONMENT
+from recommend import prepare
 from results import write_result
 from serving_load import Load, framed, load, long_history, serve_command
 from worker_memory import children, held
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=300.0, help="of writing")
     args = parser.parse_args()
-    prepare(args.work, args.items, 20_000)
+    prepare(args.work, items=args.items, value=False)
     state = args.work / "live-state"
     shutil.rmtree(state, ignore_errors=True)
     shutil.copytree(args.work / "state", state)

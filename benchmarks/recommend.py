@@ -61,15 +61,17 @@ BURSTS = {"Recommend": 150, "Retrieve": 300}
 _FIRST = np.zeros(1, np.int64)
 
 
-def prepare(work: Path) -> None:
-    """Simulate, train, export and load users; what is there is not made again."""
+def prepare(work: Path, *, items: int = ITEMS, value: bool = True) -> None:
+    """Simulate, train, export and load users; what is there is not made again. value: with a value
+    model."""
     if not (work / "world" / "dataset.toml").exists():
-        penchant("simulate", work / "world", "--users", 3000, "--items", ITEMS, "--days", 60)
+        penchant("simulate", work / "world", "--users", 3000, "--items", items, "--days", 60)
     run = work / "run"
     if not (work / "bundle").exists():
         if not (run / "run.json").exists():
             penchant("train", work / "world", "--out", run, *TRAIN)
-        penchant("train-value", run)
+        if value:
+            penchant("train-value", run)
         penchant("export", run, "--bundle", work / "bundle", "--snapshot", work / "snapshot")
     if not (work / "state" / "store.db").exists():
         penchant("load-users", work / "snapshot", "--state", work / "state")
