@@ -190,12 +190,11 @@ def while_sealing(beside: Load, state: Path) -> tuple[list[float], dict[str, flo
     during = np.zeros(len(ended), bool)
     for first, last in seals:
         during |= (beside.began <= last) & (ended >= first)
-    return [round(last - first, 1) for first, last in seals], {
-        **percentiles("during seals", beside.spent_ms[during]),
-        **percentiles("between seals", beside.spent_ms[~during]),
-        "during seals/calls": float(during.sum()),
-        "between seals/calls": float((~during).sum()),
-    }
+    figures = {}
+    for name, those in (("during seals", during), ("between seals", ~during)):
+        spent = beside.spent_ms[those] if those.any() else np.full(1, np.nan)
+        figures |= percentiles(name, spent) | {f"{name}/calls": float(those.sum())}
+    return [round(last - first, 1) for first, last in seals], figures
 
 
 def main() -> None:

@@ -85,9 +85,10 @@ def load(
     """Calls by h2load on the other core.
 
     payload: a file with one message, as `framed` makes it. headers: `NAME: VALUE`, beside gRPC's.
-    rate: calls a second that are begun, answered or not, while `concurrency` allows; None: a call
-    is begun when another has ended. connections: that the calls are spread over, where there are
-    several at a time; the kernel gives each to a worker by lot.
+    rate: calls a second that are begun, answered or not, while `concurrency` allows, rounded to a
+    whole number a connection; None: a call is begun when another has ended. connections: that the
+    calls are spread over, where there are several at a time; the kernel gives each to a worker by
+    lot.
     """
     clients = min(connections, concurrency)
     with tempfile.NamedTemporaryFile("r") as log:

@@ -30,6 +30,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _TEXT = {"buckets": NUM_TEXT_BUCKETS, "max_tokens": MAX_TEXT_TOKENS, "order": TEXT_ORDER}
 MAX_CATEGORIES = 16
+_FEW = 1000
+"""Values that are looked up one by one, in a dictionary that is made once."""
 MIN_COUNT = 2
 """A category value seen on fewer items than this has no embedding of its own: it would be an id."""
 
@@ -249,9 +251,13 @@ def _encode(column: Column, table: pa.Table, name: str) -> npt.NDArray[Any]:
 
 def _codes(values: pa.Array, column: Column) -> Int32:
     """Position in the vocabulary + 1, 0 for null and unknown."""
-    codes = column.codes
-    given = values.cast(pa.string()).to_pylist()
-    return np.fromiter((codes.get(value, 0) for value in given), np.int32, len(given))
+    values = values.cast(pa.string())
+    if len(values) <= _FEW:
+        codes = column.codes
+        return np.array([codes.get(value, 0) for value in values.to_pylist()], np.int32)
+    found = pc.index_in(values, value_set=pa.array(column.vocabulary, pa.string()))
+    many: Int32 = pc.fill_null(pc.add(found, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+    return many
 
 
 def _pad_lists(values: pa.Array | None, num_rows: int, column: Column) -> Int32:

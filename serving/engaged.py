@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from model.items import hash_ids
 from model.past import unconverted
 from serving.domain import Candidates, RetrieveRequest
 from serving.live.catalogue import Catalogue
@@ -32,7 +33,9 @@ def engaged(
     allowed[allowed] = catalogue.holds(request.filters, items[allowed])
     for i, (query, reader) in enumerate(zip(request.queries, readers, strict=True)):
         mine = slice(starts[i], starts[i + 1])
-        gone = np.concatenate([catalogue.rows_of(query.exclude_item_ids), reader.rejected])
+        # All rows of the items: `items` may hold one from before a change.
+        excluded = catalogue.rows_of_hashes(hash_ids(query.exclude_item_ids))
+        gone = np.concatenate([excluded, reader.rejected])
         if len(gone):
             allowed[mine] &= ~np.isin(items[mine], gone)
     rows, counts = unconverted(

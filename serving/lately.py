@@ -33,9 +33,10 @@ class Lately:
             return np.array([known[item_id] for item_id in ids], np.int64)
         except KeyError:
             rows = self._find_rows(ids)
-            if len(known) + len(ids) > CACHED_IDS:
-                self._rows = known = {}
-            known.update(zip(ids, rows.tolist(), strict=True))
+            if len(ids) <= CACHED_IDS:
+                if len(known) + len(ids) > CACHED_IDS:
+                    self._rows = known = {}
+                known.update(zip(ids, rows.tolist(), strict=True))
             return rows
 
     def ids_of(self, rows: Int64) -> list[str]:
@@ -45,7 +46,8 @@ class Lately:
             return [known[row] for row in wanted]
         except KeyError:
             found = self._find_ids(rows)
-            if len(known) + len(found) > CACHED_IDS:
-                self._ids = known = {}
-            known.update(zip(wanted, found, strict=True))
+            if len(found) <= CACHED_IDS:
+                if len(known) + len(found) > CACHED_IDS:
+                    self._ids = known = {}
+                known.update(zip(wanted, found, strict=True))
             return found

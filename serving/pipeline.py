@@ -65,8 +65,8 @@ class Pipeline:
         """costs: where the time that batches take is put down, and read."""
         self._catalogue, self._costs = catalogue, costs or new_costs()
         self._readers = Readers(catalogue, store)
-        self._known = catalogue.num_rows
-        """Of items that come later, no exclusion knows."""
+        self._known = catalogue.num_known
+        """Of rows that come later, no exclusion knows."""
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | Exception]:
         """One answer a request; StoreUnavailable or UnknownItem for those that have none."""

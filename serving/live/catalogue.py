@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model.freshness import UNKNOWN
-from model.items import Hashes
+from model.items import Hashes, hash_ids
 from serving.domain import Filter
 from serving.generation import Generation
 from serving.live.delta import Delta
@@ -69,6 +69,8 @@ class Catalogue:
         self._codes: dict[str, Int32] = {}
         self.replacing = _NONE
         """Rows that die in a moment, their items having newer ones."""
+        self.num_known = self._starts[1]
+        """Of these rows, `rows_of` knows each that is the newest of its item."""
         self._expiry = Expiry(generation)
         self._has_live = segment is not None
         if segment is not None:
@@ -116,14 +118,9 @@ class Catalogue:
                 rows = np.where(found >= 0, found + start, rows)
         return rows
 
-    def all_rows_of(self, ids: Sequence[str]) -> Int64:
-        """The newest row of each of these items in each part that has one."""
-        rows = [self.generation.rows_of(ids)]
-        for start, part in self._parts:
-            found = part.rows_of(ids)
-            rows.append(np.where(found >= 0, found + start, -1))
-        together = np.concatenate(rows)
-        return together[together >= 0]
+    def rows_of_item(self, item_id: str) -> Int64:
+        """All rows of an item, in no order, those that died included."""
+        return self.rows_of_hashes(hash_ids([item_id]))
 
     def rows_of_hashes(self, hashes: Hashes) -> Int64:
         """All rows, in no order and old ones too, of the items with these hashes of ids."""
@@ -274,10 +271,11 @@ class Catalogue:
     ) -> tuple[Int64, Float32]:
         """The k best rows of each query [Q, D] where all of these (checked) filters hold.
 
-        excluded: Q sorted arrays of rows, or none at all. known: `num_rows` when they were looked
-        up: a row from there on is left out where an older one of its item is; None: there are none.
-        hurries: some of the best may be left unfound. Returns rows [Q, k] (-1: none) and scores, as
-        VectorIndex.search does; none of their items had gone when the search ended.
+        excluded: Q sorted arrays of rows, or none at all. known: `num_known` before they were
+        looked up: a row from there on is left out where another of its item is, or where it is the
+        first; None: there are none. hurries: some of the best may be left unfound. Returns rows
+        [Q, k] (-1: none) and scores, as VectorIndex.search does; whoever has made an answer of them
+        asks `still_shown` once more.
         """
         generation = self.generation
         index = generation.index
@@ -309,17 +307,20 @@ class Catalogue:
         """
         # The new rows first: an item that changes is not gone for a moment. `still_shown` sees to
         # it that it is not there twice either.
-        old = self.all_rows_of(table["item_id"].to_pylist())
-        self._expiry.add(expires, alive, self.num_rows)
-        self.replacing = old
-        self._delta.append(table, encoded, expires, alive)
+        old, first = self._newest_rows(table["item_id"].to_pylist()), self.num_rows
         self._has_live = True
-        self._kill_rows(old)
-        self.replacing = _NONE
+        self.replacing = old
+        try:
+            self._delta.append(table, encoded, expires, alive)
+            self._kill_rows(old)
+        finally:
+            self.replacing = _NONE
+        self.num_known = self.num_rows
+        self._expiry.add(expires, alive, first)
 
     def kill(self, ids: Sequence[str]) -> None:
         """These items are not to be retrieved any more, in any state."""
-        self._kill_rows(self.all_rows_of(ids))
+        self._kill_rows(self._newest_rows(ids))
 
     def expire(self, now_us: int) -> int:
         """Let those die whose time is over; returns how many rows that were."""
@@ -331,7 +332,7 @@ class Catalogue:
         """All live items as a segment can hold them. sequence: the last change that is in them."""
         parts: list[tuple[Part, Int64]] = [(self._delta, self._delta.newest_rows())]
         if self.segment is not None:
-            ids = self.segment.ids_of(np.arange(self.segment.num_rows))
+            ids = self.segment.table()["item_id"].to_pylist()
             parts.insert(0, (self.segment, np.flatnonzero(self._delta.rows_of(ids) < 0)))
         tables = [part.table().take(pa.array(rows)) for part, rows in parts]
         return Contents(
@@ -345,6 +346,15 @@ class Catalogue:
             replaced=np.flatnonzero(~self._base_alive),
             sequence=sequence,
         )
+
+    def _newest_rows(self, ids: Sequence[str]) -> Int64:
+        """The newest row of each of these items in each part that has one."""
+        rows = [self.generation.items.rows_of(ids)]
+        for start, part in self._parts:
+            found = part.find(ids)
+            rows.append(np.where(found >= 0, found + start, -1))
+        together = np.concatenate(rows)
+        return together[together >= 0]
 
     def _kill_rows(self, rows: Int64) -> None:
         for part, _, local in self._split(rows):

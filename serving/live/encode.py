@@ -98,7 +98,7 @@ class ItemEncoder:
 
     def rows_beneath(self, items: Sequence[StoredItem]) -> Int64:
         """[n] the bundle's row that lies beneath each item; -1 for none."""
-        rows = self._generation.rows_of([item.item_id for item in items])
+        rows = self._generation.items.rows_of([item.item_id for item in items])
         return np.where([item.is_whole for item in items], -1, rows)
 
     def table(self, items: Sequence[StoredItem], vectors: Float32) -> pa.Table:

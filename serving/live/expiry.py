@@ -23,8 +23,14 @@ class Expiry:
     def add(self, expires: Int64, alive: Bool, first: int) -> None:
         """Rows first … first + n - 1. expires: [n] UTC µs, item_log.NEVER for never. alive: [n]
         which of them may be retrieved at all."""
-        for place in np.flatnonzero((expires > 0) & alive).tolist():
-            heapq.heappush(self._due, (int(expires[place]), first + place))
+        places = np.flatnonzero((expires > 0) & alive)
+        due = list(zip(expires[places].tolist(), (first + places).tolist(), strict=True))
+        if len(due) > len(self._due):
+            self._due += due
+            heapq.heapify(self._due)
+        else:
+            for one in due:
+                heapq.heappush(self._due, one)
 
     def take(self, now_us: int) -> Int64:
         """The rows whose time is over by now; each is told once."""

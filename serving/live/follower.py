@@ -7,6 +7,7 @@ done with items. Knows no requests.
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -38,6 +39,8 @@ store in Redis."""
 COUNT_SECONDS = 0.5
 """How often a worker counts the events of items, once it has counted all there were."""
 _NO_LIMIT = 1 << 62
+_UNSEEN = (-1, -1)
+"""Instead of the changes that were seen: look again."""
 _AT_ONCE = 512
 """Items applied together; searches go on meanwhile."""
 
@@ -70,10 +73,13 @@ class Follower:
         self._newest_item = ""
         self._changes = self._looked()
         self._feed: str | None = self._log.feed
-        self.catalogue = self._read_anew()
-        self._thread: threading.Thread | None = None
+        self._before: weakref.ref[Catalogue] | None = None
         self._beside = ThreadPoolExecutor(1, "segment")
         self._making: Future[tuple[Catalogue, int]] | None = None
+        self._refused: str | None = None
+        """A segment that is damaged."""
+        self.catalogue = self._read_anew()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Go on following in a thread of its own."""
@@ -124,14 +130,15 @@ class Follower:
     def look(self) -> None:
         """Apply what is new, and let expire what is over."""
         with self._applying:
-            self.catalogue.expire(time.time_ns() // 1000)  # also where the store does not answer
+            for catalogue in self._held():
+                catalogue.expire(time.time_ns() // 1000)  # also where the store does not answer
             changes = self._looked()
             if changes == self._changes and not self._is_made():
                 return
-            feed = self._log.feed
+            feed, took = self._log.feed, False
             if feed == self._feed and self._log.holds(self.applied, self._newest_item):
-                self._change_segment()
-                self._catch_up(self.catalogue)
+                took = self._change_segment()
+                self._catch_up()
             else:
                 logger().error("the store has lost items, reading all anew", applied=self.applied)
                 if feed == self._feed:
@@ -139,7 +146,8 @@ class Follower:
                 self._feed = self._making = None  # so that it is begun again where it ends halfway
                 self.catalogue = self._read_anew()
                 self._feed = feed
-            self._changes = changes
+            # While a segment was taken another may have been sealed.
+            self._changes = _UNSEEN if took else changes
 
     def _looked(self) -> tuple[int, int]:
         """What is another once a segment was sealed, or an item written."""
@@ -148,7 +156,9 @@ class Follower:
     def _read_anew(self) -> Catalogue:
         """All items, as of now."""
         catalogue = self._opened()
-        self._catch_up(catalogue)
+        for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
+            apply_items(catalogue, self.encoder, items)
+            self._has_applied(items)
         catalogue.expire(time.time_ns() // 1000)
         return catalogue
 
@@ -163,32 +173,25 @@ class Follower:
         self._newest_item = ""
         return Catalogue(self._generation, segment, tally=self._tally)
 
-    def _change_segment(self) -> None:
+    def _change_segment(self) -> bool:
         """Where another segment was sealed: a new catalogue over it, and what came after it.
 
         It is made beside this one, which goes on being kept up to date, and takes its place a
-        moment after it is ready.
+        moment after it is ready; returns whether it was.
         """
-        held = self.catalogue.segment
         if self._making is None:
+            held = self.catalogue.segment
             newest = sealed(self._database, self._log, self._generation.version)
-            if newest is None or (held is not None and newest[0] == held.folder.name):
-                return
+            if newest is None or newest[0] in (self._refused, held and held.folder.name):
+                return False
             self._making = self._beside.submit(self._made)
             if self._thread is None:  # nothing else looks
                 wait([self._making])
         if not self._is_made():
-            return
+            return False
         making, self._making = self._making, None
-        made, applied = making.result()
-        for items in all_since(self._log, applied, most=self.applied, at_once=_AT_ONCE):
-            apply_items(made, self.encoder, items)
-        made.expire(time.time_ns() // 1000)
-        self.catalogue = made
-        give_back()
-        if made.segment is not None:
-            taken = made.segment
-            logger().info("segment taken", folder=taken.folder.name, rows=taken.num_rows)
+        self._take(making)
+        return True
 
     def _is_made(self) -> bool:
         return self._making is not None and self._making.done()
@@ -199,16 +202,60 @@ class Follower:
         made = Catalogue(self._generation, segment, tally=self._tally)
         applied = 0 if segment is None else segment.sequence
         for items in all_since(self._log, applied, most=self.applied, at_once=_AT_ONCE):
+            if self._stopping.is_set():
+                break
             apply_items(made, self.encoder, items)
             applied = items[-1].sequence
         return made, applied
 
-    def _catch_up(self, catalogue: Catalogue) -> None:
+    def _take(self, making: "Future[tuple[Catalogue, int]]") -> None:
+        """Go on with what was made, brought up to the end of the feed."""
+        try:
+            made, applied = making.result()
+        except BundleRejected as error:  # the store has all that was in it
+            newest = sealed(self._database, self._log, self._generation.version)
+            self._refused = newest[0] if newest else None
+            logger().error("sealed segment left aside", reason=str(error))
+            return
+        # To the very end: what has changed twice since is in the feed once, where it changed last.
+        items: Sequence[StoredItem] = ()
+        for items in all_since(self._log, applied, most=_NO_LIMIT, at_once=_AT_ONCE):
+            apply_items(made, self.encoder, items)
+            self._hide(items)
+            applied = items[-1].sequence
+        made.expire(time.time_ns() // 1000)
+        self._before, self.catalogue = weakref.ref(self.catalogue), made
+        if applied > self.applied:
+            self.applied, self._newest_item = applied, items[-1].item_id if items else ""
+        del made
+        give_back()
+        if self.catalogue.segment is not None:
+            taken = self.catalogue.segment
+            logger().info("segment taken", folder=taken.folder.name, rows=taken.num_rows)
+
+    def _catch_up(self) -> None:
         for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
-            apply_items(catalogue, self.encoder, items)
-            self.applied, self._newest_item = items[-1].sequence, items[-1].item_id
-            ITEMS_APPLIED.inc(len(items))
-        DELTA_ITEMS.set(catalogue.num_in_memory)
+            apply_items(self.catalogue, self.encoder, items)
+            self._hide(items)
+            self._has_applied(items)
+        DELTA_ITEMS.set(self.catalogue.num_in_memory)
+
+    def _has_applied(self, items: Sequence[StoredItem]) -> None:
+        self.applied, self._newest_item = items[-1].sequence, items[-1].item_id
+        ITEMS_APPLIED.inc(len(items))
+
+    def _held(self) -> list[Catalogue]:
+        """The catalogue, and the one before it while a request has it."""
+        before = None if self._before is None else self._before()
+        return [self.catalogue] if before is None else [self.catalogue, before]
+
+    def _hide(self, items: Sequence[StoredItem]) -> None:
+        """Requests that began before these items went must not show them either."""
+        now = time.time_ns() // 1000
+        gone = [item.item_id for item in items if not item.is_shown(now)]
+        if gone:
+            for catalogue in self._held():
+                catalogue.kill(gone)
 
 
 def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:

@@ -55,7 +55,7 @@ def upsert_items(request: UpsertRequest, log: ItemLog, follower: Follower, limit
         except BadRequest as error:
             errors.append(_refused(i, error))
     ids = [change.item_id for _, change in good]
-    in_bundle = [row >= 0 for row in generation.rows_of(ids).tolist()]
+    in_bundle = [row >= 0 for row in generation.items.rows_of(ids).tolist()]
     stored = log.read(ids)
     known = {item_id: item.sequence for item_id, item in stored.items()}
     kept: list[tuple[int, ItemChange, bool, StoredItem]] = []
@@ -98,7 +98,7 @@ def delete_items(
     """Delete items. On disk when it returns. Raises BadRequest and StoreUnavailable."""
     between("item_ids", len(item_ids), 1, limits.max_items, unit="items")
     check_ids(item_ids, "item_ids", limits)
-    in_bundle = follower.catalogue.generation.rows_of(item_ids) >= 0
+    in_bundle = follower.catalogue.generation.items.rows_of(item_ids) >= 0
     existed, sequence = log.delete(item_ids, in_bundle.tolist())
     follower.hint()
     errors = [

@@ -57,6 +57,9 @@ class Part(Protocol):
     def rows_of(self, ids: Sequence[str]) -> Int64:
         """The newest row of each id; -1 where the part has none."""
 
+    def find(self, ids: Sequence[str]) -> Int64:
+        """As `rows_of`, for ids that may never be asked for again: none is kept at hand."""
+
     def rows_of_hashes(self, hashes: Hashes) -> Int64:
         """All rows, in no order, of the items with these hashes of ids."""
 

@@ -129,7 +129,7 @@ class Segment:
         self._items: ItemTable = read_items(folder / ITEMS, made)
         self.num_rows = self._items.num_items
         lately = Lately(self._items.rows_of, self._items.ids_of)
-        self.rows_of, self.ids_of = lately.rows_of, lately.ids_of
+        self.rows_of, self.ids_of, self.find = lately.rows_of, lately.ids_of, self._items.rows_of
         self._share = self.num_rows / max(self.num_rows + num_beside, 1)
         """Of all rows; so many of the best are expected here."""
         self.vectors: Float32 = _mapped(folder / VECTORS)
@@ -185,18 +185,23 @@ class Segment:
             mask = self.alive if allowed is None else self.alive & allowed.mask
             return scan_better(self.vectors, mask, queries, floors, k, excluded)
         # As many as are expected, twice over; all that may be wanted, where so many were found.
-        found: list[tuple[Int64, Float32]] = []
-        width = min(k, _SPARE + math.ceil(2 * self._share * k))
+        share = self._share if allowed is None else 1.0
+        width = min(k, _SPARE + math.ceil(2 * share * k))
         rows, scores = search_living(self._index, queries, width, allowed, excluded, self.living)
-        for i, floor in enumerate(floors.tolist()):
-            mine, theirs = rows[i], scores[i]
-            if width < k and theirs[-1] > floor:
-                out = excluded[i : i + 1]
-                one = queries[i : i + 1]
-                (mine,), (theirs,) = search_living(self._index, one, k, allowed, out, self.living)
-            above = theirs > floor
-            found.append((mine[above], theirs[above]))
+        found = [_above(*one) for one in zip(rows, scores, floors, strict=True)]
+        more = np.flatnonzero((scores[:, -1] > floors) & (width < k))
+        if len(more):
+            out = [excluded[i] for i in more.tolist()] if len(excluded) else ()
+            rows, scores = search_living(self._index, queries[more], k, allowed, out, self.living)
+            for i, *one in zip(more, rows, scores, floors[more], strict=True):
+                found[i] = _above(*one)
         return found
+
+
+def _above(rows: Int64, scores: Float32, floor: np.float32) -> tuple[Int64, Float32]:
+    """Of one query, what scores above the floor."""
+    above = scores > floor
+    return rows[above], scores[above]
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:

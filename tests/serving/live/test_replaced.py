@@ -18,6 +18,7 @@ from serving.store.item_log import changed
 from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 
 NUM_SHOWN = NUM_ITEMS - NUM_RETIRED
+NUM_CHANGING = 30
 QUERY = np.ones((1, 8), np.float32)
 
 
@@ -46,7 +47,7 @@ def test_a_changing_item_is_in_every_answer_once(shop: Shop) -> None:
     def write() -> None:
         price = 1.0
         while not stopped.is_set():
-            shop.change(range(0, 30), price := price + 1.0)
+            shop.change(range(NUM_CHANGING), price := price + 1.0)
             written.release()
 
     writer = threading.Thread(target=write)
@@ -56,8 +57,10 @@ def test_a_changing_item_is_in_every_answer_once(shop: Shop) -> None:
     try:
         num = 0
         while num < 300:  # changes
+            assert writer.is_alive()
             num += written.acquire(blocking=False)
-            rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN)
+            # Room for both rows of what changes just now, of which one is dropped.
+            rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN + NUM_CHANGING)
             ids = shop.catalogue.ids_of(rows[rows >= 0])
             assert len(set(ids)) == len(ids), "an item was there twice"
             assert len(ids) == NUM_SHOWN, "an item was gone for a moment"
@@ -81,10 +84,26 @@ def test_an_answer_keeps_what_an_item_was_unless_it_has_the_new_one(shop: Shop) 
     assert still_shown(shop.catalogue, both, np.zeros(2, int)).tolist() == [False, True]
 
 
-def test_an_excluded_item_that_changes_stays_excluded(shop: Shop) -> None:
-    known = shop.catalogue.num_rows
+@pytest.mark.parametrize("changes_before", [0, 1, 2])
+def test_an_excluded_item_that_changes_stays_excluded(shop: Shop, changes_before: int) -> None:
+    """Whether the row that was excluded is the bundle's or a live one."""
+    for number in range(changes_before):
+        shop.change(range(3, 5), float(number))
+    known = shop.catalogue.num_known
     excluded = [shop.catalogue.rows_of([item_id(3)])]
     shop.change(range(3, 5), 7.0)
+    shop.change(range(3, 5), 8.0)
     rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN, (), excluded, known=known)
     found = shop.catalogue.ids_of(rows[rows >= 0])
     assert item_id(3) not in found and item_id(4) in found and len(found) == NUM_SHOWN - 1
+
+
+def test_an_item_that_was_not_there_when_exclusions_were_looked_up_waits(shop: Shop) -> None:
+    """It may be one of those: its id had no row then."""
+    known = shop.catalogue.num_known
+    excluded = [shop.catalogue.rows_of([item_id(3)])]
+    new = ItemChange(item_id="vase", kind="product", features={"price": 3.0})
+    apply_items(shop.catalogue, shop.encoder, [changed(None, new, in_bundle=False, now_us=0)])
+    for out, at, shown in ((excluded, known, False), ((), known, True), (excluded, None, True)):
+        rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN + 1, (), out, known=at)
+        assert ("vase" in shop.catalogue.ids_of(rows[rows >= 0])) == shown
