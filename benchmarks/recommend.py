@@ -299,6 +299,7 @@ def report(
                 whole = Load(
                     median(one.requests_per_second for one in bursts),
                     np.concatenate([one.spent_ms for one in bursts]),
+                    np.concatenate([one.began for one in bursts]),
                 ).figures()
                 prefix = f"{name.lower()}{'' if who == 'penchant' else '_empty'}"
                 for key, value in whole.items():

@@ -56,10 +56,10 @@ class Load:
     """What h2load saw."""
 
     requests_per_second: float
-    began: npt.NDArray[np.float64]
-    """[n] when each call began, in seconds since 1970 UTC."""
     spent_ms: npt.NDArray[np.float64]
     """[n] what each call took."""
+    began: npt.NDArray[np.float64]
+    """[n] when each call began, in seconds since 1970 UTC."""
 
     def figures(self) -> dict[str, float]:
         """Calls a second and latencies."""
@@ -109,8 +109,8 @@ def load(
     finished = [line for line in done.stdout.splitlines() if line.startswith("finished in")]
     return Load(
         float(finished[0].split(",")[1].split()[0]),
-        began=np.array([int(row[0]) for row in rows]) / 1e6,
         spent_ms=np.array([int(row[2]) for row in rows]) / 1000,
+        began=np.array([int(row[0]) for row in rows]) / 1e6,
     )
 
 
