@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--rectools", help="a Python that has rectools[torch]")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=20.0, help="of each in the race")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each in the race; 0: none")
     args = parser.parse_args()
     keep_freed_memory()  # for all alike: the peers get it by their environment
     join("cpu")
@@ -279,7 +279,7 @@ def main() -> None:
         for loss, ours in (("softmax", OURS_FULL), ("sampled_softmax", OURS_SAMPLED)):
             peer = next(name for name, of in PEERS.items() if of == loss)
             figures[f"ratio_to_rectools_{loss}"] = round(middle[ours] / middle[peer], 2)
-        times = race(dataset, args.work, args.rectools, args.minutes)
+        times = race(dataset, args.work, args.rectools, args.minutes) if args.minutes else {}
         figures["race"] = times
         rows += [
             [f"{name}: to validation HR@10 {RACE_TO}", took, "", ""] for name, took in times.items()
@@ -288,9 +288,10 @@ def main() -> None:
             "Same shapes, same loss: Penchant is "
             f"{figures['ratio_to_rectools_softmax']} times RecTools with the full softmax, "
             f"{figures['ratio_to_rectools_sampled_softmax']} times with {NEGATIVES:,} negatives "
-            "(RecTools draws them for each position, Penchant for the batch). The race: minutes of "
-            "training and validation, on one core each."
+            "(RecTools draws them for each position, Penchant for the batch)."
         )
+        if times:
+            notes += " The race: minutes of training and validation, on one core each."
     figures["rounds"] = speeds
     write_result(
         "training_speed",
