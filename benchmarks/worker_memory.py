@@ -1,8 +1,9 @@
 """Memory that a worker owns, and memory that all workers of a machine share.
 
-    python benchmarks/worker_memory.py --work DIR
+    python benchmarks/worker_memory.py --work DIR [--million DIR]
 
-DIR is that of benchmarks/recommend.py (500 thousand items, a value model). Servers with 1, 2 and 4
+The first DIR is that of benchmarks/recommend.py (500 thousand items, a value model), the other that
+of benchmarks/live.py (a million items, none). Servers with 1, 2 and 4
 workers each answer some thousand `Recommend`, `Retrieve` and `FindSimilar` of many users, and items
 described by their features, over many channels; then the kernel says what each process holds
 (/proc/PID/smaps_rollup). Owned: its anonymous pages. Shared: pages of mapped files, which are there
@@ -61,29 +62,24 @@ def ask(address: str, users: list[str], calls: int) -> None:
             client.embed_items([ItemFeatures("video", {"title": "火腿"})])
 
 
-def main() -> None:
-    """Measure each number of workers and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="that of benchmarks/recommend.py")
-    parser.add_argument("--calls", type=int, default=1000, help="of each kind and server")
-    args = parser.parse_args()
-    prepare(args.work)
-    users = pq.read_table(args.work / "snapshot" / "users.parquet")["user_id"].to_pylist()
-    bundle = sum(p.stat().st_size for p in (args.work / "bundle").rglob("*") if p.is_file())
-    figures: dict[str, Any] = {"bundle_mb": round(bundle / 2**20, 1)}
-    table = [["workers", "owned, a worker, MB", "shared, a worker, MB", "all, the server, MB"]]
+def measure(title: str, work: Path, calls: int, figures: dict[str, Any]) -> list[list[str]]:
+    """Each number of workers over one bundle: rows for the table."""
+    users = pq.read_table(work / "snapshot" / "users.parquet")["user_id"].to_pylist()
+    bundle = sum(p.stat().st_size for p in (work / "bundle").rglob("*") if p.is_file())
+    figures[f"{title}/bundle_mb"] = round(bundle / 2**20, 1)
+    rows = []
     for workers in WORKERS:
         cores = sorted(os.sched_getaffinity(0))
-        with pinned(serve_command(args.work, "--workers", workers), cores) as address:
+        with pinned(serve_command(work, "--workers", workers), cores) as address:
             server = int(
                 subprocess.run(
-                    ["pgrep", "-f", f"penchant.py serve {args.work / 'bundle'}"],
+                    ["pgrep", "-f", f"penchant.py serve {work / 'bundle'}"],
                     capture_output=True,
                     text=True,
                     check=True,
                 ).stdout.split()[0]
             )
-            ask(address, users, args.calls)
+            ask(address, users, calls)
             processes = [server, *children(server)]
             each = {pid: held(pid) for pid in processes}
             at_work = sorted((h for h in each.values()), key=lambda h: -h["shared"])[:workers]
@@ -92,19 +88,38 @@ def main() -> None:
             )
             everything = sum(h["pss"] for h in each.values())
         figures |= {
-            f"owned_mb@{workers}": round(owned, 1),
-            f"shared_mb@{workers}": round(shared, 1),
-            f"all_mb@{workers}": round(everything, 1),
+            f"{title}/owned_mb@{workers}": round(owned, 1),
+            f"{title}/shared_mb@{workers}": round(shared, 1),
+            f"{title}/all_mb@{workers}": round(everything, 1),
         }
-        table.append([str(workers), *(f"{value:,.0f}" for value in (owned, shared, everything))])
-        print(table[-1], each)
+        cells = [f"{value:,.0f}" for value in (owned, shared, everything)]
+        rows.append([title, str(workers), *cells])
+        print(rows[-1], each, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure each number of workers and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="that of benchmarks/recommend.py")
+    parser.add_argument("--million", type=Path, help="that of benchmarks/live.py")
+    parser.add_argument("--calls", type=int, default=1000, help="of each kind and server")
+    args = parser.parse_args()
+    figures: dict[str, Any] = {}
+    columns = ["owned, a worker, MB", "shared, a worker, MB", "all, the server, MB"]
+    prepare(args.work)
+    table = [["", "workers", *columns]]
+    table += measure("500,000 items, a value model", args.work, args.calls, figures)
+    if args.million:
+        prepare(args.million, items=1_000_000, value=False)
+        table += measure("1,000,000 items", args.million, args.calls, figures)
     write_result(
         "worker_memory",
-        title="Memory of workers over half a million items",
+        title="Memory of workers",
         figures=figures,
         table=table,
-        notes=f"The bundle's files are {bundle / 2**20:,.0f} MB; each process maps what it reads.",
-        command="python benchmarks/worker_memory.py --work DIR",
+        notes="Each process maps what it reads of the bundle's files.",
+        command="python benchmarks/worker_memory.py --work DIR --million DIR",
     )
 
 
