@@ -190,6 +190,7 @@ class Follower:
         if not self._is_made():
             return False
         making, self._making = self._making, None
+        self._changes = _UNSEEN  # and again, where this fails
         self._take(making)
         return True
 
