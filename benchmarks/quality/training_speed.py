@@ -195,7 +195,7 @@ def speed_of_peer(python: str, peers: Path, loss: str, seconds: float) -> float:
 
 def rounds(values: list[float]) -> str:
     """Each round's speed, for the table."""
-    return ", ".join(f"{value:,.0f}" for value in values)
+    return ", ".join(f"{value:,.0f}" if value > 0 else "out of memory" for value in values)
 
 
 def first_to(log: list[dict[str, float]], metric: str, level: float) -> str:
@@ -271,7 +271,8 @@ def main() -> None:
         for _ in range(args.rounds):
             for name, contest in contests.items():
                 speeds[name].append(contest())
-    middle = {name: median(values) for name, values in speeds.items()}
+    ran = {name: [value for value in values if value > 0] for name, values in speeds.items()}
+    middle = {name: median(values) if values else 0.0 for name, values in ran.items()}
     figures: dict[str, Any] = {
         f"{name}: tokens_per_second": round(value) for name, value in middle.items() if value > 0
     }
@@ -309,7 +310,7 @@ def main() -> None:
         )
         if times:
             notes += " The race: minutes of training and validation, on one core each."
-    figures["rounds"] = speeds
+    figures["rounds"] = ran
     write_result(
         "training_speed",
         title="Training speed on MovieLens-1M, real tokens a second",
