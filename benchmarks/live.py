@@ -343,6 +343,8 @@ def report(figures: dict[str, Any], num_items: int, seconds: float) -> None:
             f"Two workers on two cores, the load generators beside them. The peak was "
             f"{figures['peak_per_second']:,.0f} calls a second. {seconds:g} seconds of writing: "
             "four of five items are new, the others are changes of the bundle's. "
+            "Retrievable: from sending an upsert to sending the first call, to the slower worker, "
+            "whose answer has the item. "
             f"{figures['seals']} seals of {figures['seconds of seals']} seconds; "
             f"at the end {live['num_sealed']:,} live items were sealed, "
             f"{live['num_delta']:,} in memory, {live['num_replaced']:,} of the bundle's replaced. "
