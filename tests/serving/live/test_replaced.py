@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 
 from model.bundle import open_bundle
-from serving.domain import ItemChange
+from serving.config import Limits, ServerConfig
+from serving.domain import NO_LIMIT, ItemChange
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
+from serving.live.compactor import Compactor
 from serving.live.encode import ItemEncoder
-from serving.live.follower import apply_items
+from serving.live.follower import Follower, apply_items
+from serving.live.ingest import UpsertRequest, delete_items, upsert_items
 from serving.live.replaced import still_shown
+from serving.store.base import store_path
+from serving.store.database import Database
 from serving.store.item_log import changed
+from serving.store.sqlite_items import SqliteItemLog
 from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 
 NUM_SHOWN = NUM_ITEMS - NUM_RETIRED
@@ -107,3 +113,26 @@ def test_an_item_that_was_not_there_when_exclusions_were_looked_up_waits(shop: S
     for out, at, shown in ((excluded, known, False), ((), known, True), (excluded, None, True)):
         rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN + 1, (), out, known=at)
         assert ("vase" in shop.catalogue.ids_of(rows[rows >= 0])) == shown
+
+
+def test_a_request_on_the_catalogue_before_a_segment_sees_deletions(
+    world: World, tmp_path: Path
+) -> None:
+    database = Database(store_path(tmp_path))
+    log = SqliteItemLog(database)
+    generation = Generation(open_bundle(world.bundle))
+    follower = Follower(generation, database, log)
+    new = UpsertRequest(changes=[ItemChange(item_id="lamp", kind="product")], budget=NO_LIMIT)
+    upsert_items(new, log, follower, Limits())
+    follower.look()
+    before = follower.catalogue
+    rows = before.rows_of(["lamp", item_id(2), item_id(3)])
+    config = ServerConfig(bundle=world.bundle, state=tmp_path, seal_rows=1)
+    assert Compactor(config, database, log, generation=generation).step()
+    follower.look()
+    assert follower.catalogue is not before and follower.catalogue.num_sealed == 1
+    delete_items(["lamp", item_id(2)], log, follower, Limits())
+    follower.look()
+    assert still_shown(before, rows, np.zeros(3, np.int64)).tolist() == [False, False, True]
+    follower.close()
+    database.close()
