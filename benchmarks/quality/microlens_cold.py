@@ -186,6 +186,7 @@ def main() -> None:
         ),
         command=(
             "python benchmarks/quality/microlens_cold.py MICROLENS-FOLDER BEAUTY-FOLDER --work DIR"
+            + (" --sweep EARLIER-RESULT" if args.sweep else "")
         ),
     )
 

@@ -322,6 +322,7 @@ def main() -> None:
         notes=notes,
         command=(
             "python benchmarks/quality/training_speed.py ML-1M-FOLDER --work DIR --rectools PYTHON"
+            + ("" if args.minutes else " --minutes 0")
         ),
     )
 

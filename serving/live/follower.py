@@ -222,7 +222,7 @@ class Follower:
         items: Sequence[StoredItem] = ()
         for items in all_since(self._log, applied, most=_NO_LIMIT, at_once=_AT_ONCE):
             apply_items(made, self.encoder, items)
-            self._hide(items)
+            self._hide(items, self._held())
             applied = items[-1].sequence
         made.expire(time.time_ns() // 1000)
         self._before, self.catalogue = weakref.ref(self.catalogue), made
@@ -237,7 +237,7 @@ class Follower:
     def _catch_up(self) -> None:
         for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
             apply_items(self.catalogue, self.encoder, items)
-            self._hide(items)
+            self._hide(items, self._held()[1:])
             self._has_applied(items)
         DELTA_ITEMS.set(self.catalogue.num_in_memory)
 
@@ -250,13 +250,12 @@ class Follower:
         before = None if self._before is None else self._before()
         return [self.catalogue] if before is None else [self.catalogue, before]
 
-    def _hide(self, items: Sequence[StoredItem]) -> None:
+    def _hide(self, items: Sequence[StoredItem], catalogues: Sequence[Catalogue]) -> None:
         """Requests that began before these items went must not show them either."""
         now = time.time_ns() // 1000
         gone = [item.item_id for item in items if not item.is_shown(now)]
-        if gone:
-            for catalogue in self._held():
-                catalogue.kill(gone)
+        for catalogue in catalogues if gone else ():
+            catalogue.kill(gone)
 
 
 def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:

@@ -53,15 +53,15 @@ def forget_sealed(database: Database, log: ItemLog, bundle_version: str) -> None
 
 
 def open_sealed(
-    database: Database, log: ItemLog, segments: Path, generation: Generation, *, but: str = ""
+    database: Database, log: ItemLog, segments: Path, generation: Generation
 ) -> Segment | None:
-    """The newest segment of a generation's bundle; None where there is none, or it is `but`.
+    """The newest segment of a generation's bundle; None where there is none.
 
     Raises BundleRejected where it is damaged.
     """
     for attempt in range(_TRIES):
         newest = sealed(database, log, generation.version)
-        if newest is None or newest[0] == but:
+        if newest is None:
             return None
         folder = segments / newest[0]
         try:
