@@ -21,6 +21,7 @@ import grpc
 
 from interest.v1 import retrieval_service_pb2 as pb
 from interest.v1 import retrieval_service_pb2_grpc as rpc
+from serving.signals import on_signals
 
 
 class Nothing(rpc.RetrievalServiceServicer):
@@ -63,7 +64,7 @@ def serve_threads(answer: Any) -> None:
     server.start()
     print(f"Serving nothing on 127.0.0.1:{port}", flush=True)
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    on_signals({signal.SIGTERM: stopped.set})
     stopped.wait()
     server.stop(1).wait()
 

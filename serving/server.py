@@ -45,6 +45,7 @@ from serving.metrics import GENERATION_READY, MetricsFlusher
 from serving.parent import stop_with_parent
 from serving.runtime import Runtime
 from serving.servicer import RetrievalServicer
+from serving.signals import on_signals
 from serving.telemetry import Telemetry, open_traces
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def main(name: str) -> int:
     """Run one worker until SIGTERM or the end of stdin; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which sends TERM
     stopping, hurry = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(HURRY, lambda *_: hurry.set())
+    on_signals({signal.SIGTERM: stopping.set, HURRY: hurry.set})
     config = ServerConfig.from_json(sys.stdin.readline())
     worker = f"{name}.{os.getpid()}"
     configure_logs(config.log_level, worker=worker)

@@ -26,6 +26,7 @@ from serving.logs import configure_logs, logger
 from serving.metrics import SupervisorMetrics, reserve_files
 from serving.metrics_folder import metrics_folder
 from serving.parent import stop_with_parent
+from serving.signals import on_signals
 
 _POLL = 0.1
 
@@ -52,7 +53,7 @@ class Supervisor:
         configure_logs(config.log_level, worker="supervisor")
 
     def stop(self) -> None:
-        """Ask for the end; `run` then drains the workers and returns. Safe in a signal handler."""
+        """Ask for the end; `run` then drains the workers and returns."""
         self._stopping.set()
 
     def stop_with_parent(self) -> None:
@@ -253,6 +254,5 @@ def run_supervised(
     supervisor = Supervisor(config)
     if until_stdin_ends:
         supervisor.stop_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
-    signal.signal(signal.SIGINT, lambda *_: supervisor.hurry())
+    on_signals({signal.SIGTERM: supervisor.stop, signal.SIGINT: supervisor.hurry})
     supervisor.run(on_ready)

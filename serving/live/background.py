@@ -20,6 +20,7 @@ from serving.live.compactor import Compactor
 from serving.locks import lock_file
 from serving.logs import configure_logs, logger
 from serving.parent import stop_with_parent
+from serving.signals import on_signals
 from serving.store.base import store_path
 from serving.store.choice import open_store
 from serving.store.database import Database
@@ -61,7 +62,7 @@ def main() -> int:
     """Run until SIGTERM or the end of stdin; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which sends TERM
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    on_signals({signal.SIGTERM: stopping.set})
     config = ServerConfig.from_json(sys.stdin.readline())
     configure_logs(config.log_level, worker="background")
     os.nice(_NICENESS)

@@ -93,6 +93,12 @@ def serve(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            try:
+                process.wait(60)  # a worker that hangs is killed before that, and it is logged
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise AssertionError(f"did not stop:\n{log.read_text()}") from None
+            assert "worker did not stop" not in log.read_text(encoding="utf-8")
         if process.stdout is not None:
             process.stdout.close()
