@@ -38,7 +38,7 @@ def turned(bundle: Path, out: Path) -> Path:
     with write_folder(
         out, kind="bundle", schema=manifest.schema, as_of=manifest.as_of, body=body
     ) as folder:
-        left_out = {"manifest.json", "MANIFEST.sha256", VECTORS, INDEX}
+        left_out = {"manifest.json", "MANIFEST.sha256", VECTORS, INDEX, "index.lists"}
         shutil.copytree(
             bundle, folder, dirs_exist_ok=True, ignore=lambda _, names: left_out & set(names)
         )

@@ -11,10 +11,14 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from model.mapped_lists import open_mapped, write_mapped
+
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
+LISTS = ".lists"
+"""Ending of the file beside index.faiss that has the same to be mapped."""
 _ROUNDING = 1e-6
 """What float32 may make of an inner product, as a share of the lengths' product."""
 _BLOCK_SCORES = 1 << 25
@@ -85,14 +89,23 @@ def build_exact(vectors: Float32) -> Any:
 
 
 def write_index(index: Any, path: Path) -> None:
-    """Write index.faiss."""
+    """Write index.faiss and, where it has inverted lists, the same as index.lists, to be mapped."""
     faiss.write_index(index, str(path))
+    if isinstance(index, faiss.IndexPreTransform):
+        write_mapped(index, path.with_suffix(LISTS))
+    else:
+        path.with_suffix(LISTS).unlink(missing_ok=True)
 
 
 def open_index(path: Path) -> Any:
-    """Open index.faiss memory-mapped: IO_FLAG_MMAP_IFC is the one flag that FAISS heeds for every
-    index type (plain IO_FLAG_MMAP is ignored for fast scan). The caller has verified the checksum.
+    """Open index.faiss memory-mapped, or index.lists where it is there.
+
+    The caller has verified the checksums. Raises BundleRejected where index.lists does not fit
+    together.
     """
+    mapped = path.with_suffix(LISTS)
+    if mapped.exists():
+        return open_mapped(mapped)
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 

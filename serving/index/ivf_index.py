@@ -75,7 +75,7 @@ class IvfIndex:
         self._probes = setting.probes
         self._lists, self._to_queries = parts(index)
         self._centroids: Float32 = self._lists.quantizer.reconstruct_n(0, self._lists.nlist)
-        self._list_of_row = np.empty(index.ntotal, np.int32)
+        self._list_of_row = np.empty(index.ntotal, np.min_scalar_type(self._lists.nlist))
         for number in range(self._lists.nlist):
             size = self._lists.invlists.list_size(number)
             if not size:  # it has no pointer to rows, either
@@ -203,7 +203,7 @@ class IvfIndex:
             self._known[bitmap] = known
         return known
 
-    def _count(self, lists: npt.NDArray[np.int32]) -> Int64:
+    def _count(self, lists: npt.NDArray[Any]) -> Int64:
         counts: Int64 = np.bincount(lists, minlength=self._lists.nlist)
         return counts
 

@@ -44,7 +44,7 @@ def test_two_workers_share_one_copy_of_the_index(tmp_path: Path) -> None:
     vectors = rng.normal(size=(NUM_ROWS, DIM)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", vectors)
     write_index(build_ivf(vectors, vectors[:100], num_lists=NUM_LISTS), tmp_path / "index.faiss")
-    files = sum((tmp_path / name).stat().st_size for name in ("vectors.npy", "index.faiss"))
+    files = sum((tmp_path / name).stat().st_size for name in ("vectors.npy", "index.lists"))
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path), str(NUM_LISTS)],
@@ -62,7 +62,7 @@ def test_two_workers_share_one_copy_of_the_index(tmp_path: Path) -> None:
             for worker in workers:
                 assert worker.stdout is not None and worker.stdout.readline() == "here\n"
             moments.append([memory(worker.pid) for worker in workers])
-            mapped = [in_place(worker.pid, tmp_path / "index.faiss") for worker in workers]
+            mapped = [in_place(worker.pid, tmp_path / "index.lists") for worker in workers]
             for worker in workers:
                 assert worker.stdin is not None
                 worker.stdin.write("\n")
@@ -81,10 +81,10 @@ def test_two_workers_share_one_copy_of_the_index(tmp_path: Path) -> None:
     shared = sum(worker["Pss"] - worker["Anonymous"] for worker in grown)
     assert 0.95 * files < shared < 1.15 * files, grown
     # The index is read where it lies: its pages are those of the file, written to by nobody.
-    size = (tmp_path / "index.faiss").stat().st_size
+    size = (tmp_path / "index.lists").stat().st_size
     assert all(rss > 0.95 * size and dirty == 0 for rss, dirty in mapped), (mapped, size)
     # What each has for itself is little: for each row the number of its list, a bitmap; no codes.
-    assert all(worker["Anonymous"] < 0.25 * files for worker in grown), grown
+    assert all(worker["Anonymous"] < 0.5 * size for worker in grown), (grown, size)
 
 
 def memory(pid: int) -> dict[str, int]:
