@@ -123,8 +123,7 @@ def _circle(circle: Circle, catalogue: Catalogue) -> circle_service_pb2.Circle:
 
 def _shown(item_ids: Sequence[str], catalogue: Catalogue) -> list[str]:
     """Those that may be retrieved now."""
-    rows = catalogue.rows_of(item_ids)
-    shown = (rows >= 0) & catalogue.is_shown(np.maximum(rows, 0))
+    _, shown = catalogue.shown_of(item_ids)
     return [one for one, is_shown in zip(item_ids, shown.tolist(), strict=True) if is_shown]
 
 

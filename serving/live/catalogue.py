@@ -118,6 +118,22 @@ class Catalogue:
                 rows = np.where(found >= 0, found + start, rows)
         return rows
 
+    def shown_of(self, ids: Sequence[str]) -> tuple[Int64, Bool]:
+        """The newest row of each id [n], -1 where there is no such item, and whether it may be
+        retrieved now [n].
+
+        An item that changes in between is looked up again: its new row was there before its old
+        one died.
+        """
+        rows = np.array(self.rows_of(ids))
+        shown = (rows >= 0) & self.is_shown(np.maximum(rows, 0))
+        while len(gone := np.flatnonzero((rows >= 0) & ~shown)):
+            newest = self.rows_of([ids[i] for i in gone.tolist()])
+            if np.array_equal(newest, rows[gone]):
+                break
+            rows[gone], shown[gone] = newest, self.is_shown(newest)
+        return rows, shown
+
     def rows_of_item(self, item_id: str) -> Int64:
         """All rows of an item, in no order, those that died included."""
         return self.rows_of_hashes(hash_ids([item_id]))

@@ -27,8 +27,7 @@ def given_candidates(
     """
     owner = np.repeat(np.arange(len(request.counts)), request.counts)
     starts = np.cumsum(request.counts, dtype=np.int64) - request.counts
-    rows = catalogue.rows_of(request.item_ids)
-    known = (rows >= 0) & catalogue.is_shown(np.maximum(rows, 0))
+    rows, known = catalogue.shown_of(request.item_ids)
     first = np.zeros(len(rows), bool)
     first[np.unique(owner * catalogue.num_rows + rows, return_index=True)[1]] = True
     rejected = np.zeros(len(rows), bool)

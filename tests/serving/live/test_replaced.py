@@ -70,6 +70,8 @@ def test_a_changing_item_is_in_every_answer_once(shop: Shop) -> None:
             ids = shop.catalogue.ids_of(rows[rows >= 0])
             assert len(set(ids)) == len(ids), "an item was there twice"
             assert len(ids) == NUM_SHOWN, "an item was gone for a moment"
+            _, shown = shop.catalogue.shown_of([item_id(row) for row in range(NUM_CHANGING)])
+            assert shown.all(), "an item that was named was gone for a moment"
     finally:
         stopped.set()
         writer.join()
