@@ -137,4 +137,6 @@ def evaluate_value(
         found = evaluate(opened, model, value, progress=progress)
     write_test(opened, found)
     say(heads_table(found["heads"], title="The test part"))
+    for way, heads in found["shown_as"].items():
+        say(heads_table(heads, title=f"What was shown as {way} alone"))
     say(f"JSON: {run / TEST}")

@@ -30,6 +30,7 @@ from training.value.reliability_plot import reliability_plot
 from training.value.stored import PLOT, TEST, StoredValue
 
 Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
 VALUE, RETRIEVAL = "value", "retrieval"
@@ -94,15 +95,19 @@ def rank_heads(
     slate_logits: Float32,
     slates: Examples,
     others: Mapping[str, tuple[Float32, Float32]] | None = None,
+    among: Bool | None = None,
 ) -> dict[str, HeadRankings]:
     """The rankings of each head over the examples whose label is known.
 
     logits: [N, T] of the value model. slates: the examples as Exposures.at_once has them, and
-    slate_logits [N, T] of these. others: name → both scores [N, T] of other models.
+    slate_logits [N, T] of these. others: name → both scores [N, T] of other models. among: [N] the
+    examples to judge by; None: all.
     """
     found = {}
     for place, head in enumerate(examples.heads):
         known = examples.known[:, place]
+        if among is not None:
+            known = known & among
         scores = {
             VALUE: (logits[known, place], slate_logits[known, place]),
             RETRIEVAL: (examples.scores[known], slates.scores[known]),
@@ -132,6 +137,9 @@ def evaluate_value(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Rank the exposures of a part by the value model and by retrieval, with intervals.
+
+    Where a dataset has several exposure events, also those of each alone: an event of what was
+    shown at random tells without the bias of what chose the others.
 
     Raises ConfigError for a value model that learned from candidates.
     """
@@ -173,18 +181,27 @@ def evaluate_value(
         predict(value.network, items, asked, max_history=value.config.max_history)
         for asked in (examples, slates)
     )
-    heads: dict[str, Any] = {}
-    rankings = rank_heads(logits, examples, slate_logits=slate_logits, slates=slates)
-    for number, (name, ranking) in enumerate(rankings.items()):
-        say(0.7 + 0.3 * number / len(rankings), f"resample users: {name}")
-        heads[name] = ranking.with_intervals(samples=SAMPLES, seed=value.config.seed)
+    judged: dict[str, Bool | None] = {"": None}
+    ways = [way for way in np.unique(exposures.shown_as).tolist() if len(exposures.ways) > 1]
+    judged |= {exposures.ways[way]: exposures.shown_as == way for way in ways}
+    heads: dict[str, dict[str, Any]] = {}
+    for number, (way, among) in enumerate(judged.items()):
+        rankings = rank_heads(
+            logits, examples, slate_logits=slate_logits, slates=slates, among=among
+        )
+        say(0.7 + 0.3 * number / len(judged), f"resample users {way}".rstrip())
+        heads[way] = {
+            name: ranking.with_intervals(samples=SAMPLES, seed=value.config.seed)
+            for name, ranking in rankings.items()
+        }
     say(1.0, "done")
     return {
         "dataset": run.data.schema.name,
         "split": run.split.kind,
         "part": part,
         "samples": SAMPLES,
-        "heads": heads,
+        "heads": heads.pop(""),
+        "shown_as": heads,
     }
 
 

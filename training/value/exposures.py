@@ -54,10 +54,14 @@ class Exposures:
     """[N, T] whether the head came true; False where not known."""
     known: Bool
     """[N, T] whether that can be told: False where the head's window was not over in time."""
+    ways: tuple[str, ...]
+    """The dataset's exposure events, such as one of what was shown at random."""
+    shown_as: Int64
+    """[N] which of `ways` each exposure is."""
 
     def take(self, chosen: Int64 | Bool) -> "Exposures":
         """Some of the exposures, in this order."""
-        names = ("owners", "items", "times", "stops", "labels", "known")
+        names = ("owners", "items", "times", "stops", "labels", "known", "shown_as")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def at_once(self) -> "Exposures":
@@ -139,6 +143,7 @@ class ExposureLog:
         rows = np.array([user_rows.get(name, -1) for name in people], np.int64)
         owners = _places(shown["user_id"], self._people)
         items = pl.read_parquet(run.dataset / "items.parquet", columns=["item_id"], glob=False)
+        ways = _ways(self._schema)
         return Exposures(
             heads=self._heads,
             people=people,
@@ -149,6 +154,8 @@ class ExposureLog:
             stops=_stops(run, rows[owners], shown["before"].to_numpy()),
             labels=labels,
             known=known,
+            ways=tuple(ways),
+            shown_as=shown["event"].replace_strict(ways, range(len(ways))).to_numpy(),
         )
 
     def _known_events(self, part: Part) -> pl.DataFrame:
@@ -171,7 +178,7 @@ class ExposureLog:
 def _require_learnable(run: Run) -> None:
     """Raise ConfigError where the value model cannot be learned from what there is."""
     schema = run.data.schema
-    if not any(event.role == "exposure" for event in schema.events.values()):
+    if not _ways(schema):
         raise ConfigError(
             f"{schema.name} has no event with the role 'exposure', and a value model learns from "
             "what was shown: with nothing shown in vain, everything looks equally good. Log "
@@ -210,7 +217,6 @@ def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
 
     time = pl.col("timestamp").dt.timestamp("us") if "timestamp" in columns else pl.lit(None)
     split = pl.col("split").fill_null(SPLITS[0]) if "split" in columns else pl.lit(SPLITS[0])
-    shown = [name for name, event in schema.events.items() if event.role == "exposure"]
     events = scan.select(
         "user_id",
         "item_id",
@@ -220,7 +226,7 @@ def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
         column("exposure_id", pl.String),
         column("value", pl.Float64),
         split.replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.Int8).alias("split"),
-        pl.col("event").is_in(shown).alias("is_exposure"),
+        pl.col("event").is_in(_ways(schema)).alias("is_exposure"),
     ).collect()
     key = pl.col("time") if schema.has_times else pl.col("seq")
     same = pl.col("exposure_id").is_not_null()
@@ -237,6 +243,11 @@ def _events(dataset: Path, schema: Schema) -> pl.DataFrame:
     return events.with_columns(
         before=pl.when(pl.col("time").is_not_null()).then(first).otherwise(pl.col("before"))
     )
+
+
+def _ways(schema: Schema) -> list[str]:
+    """The events that say that something was shown."""
+    return [name for name, event in schema.events.items() if event.role == "exposure"]
 
 
 def _links(dataset: Path) -> pl.DataFrame:

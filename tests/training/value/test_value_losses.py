@@ -61,7 +61,9 @@ def test_a_loss_in_pieces_is_the_whole_one_where_no_user_is_cut() -> None:
     rng.shuffle(owners)
     labels, known = rng.random((32, 2)) < 0.5, rng.random((32, 2)) < 0.8
     nobody, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    exposures = Exposures((), [], nobody, owners, owners, owners, owners, labels & known, known)
+    exposures = Exposures(
+        (), [], nobody, owners, owners, owners, owners, labels & known, known, (), owners
+    )
     histories = interactions([1], num_items=2)
     examples = ShownExamples(
         exposures, histories, {}, nothing, nobody, nothing, nothing, None, None

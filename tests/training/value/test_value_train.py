@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -185,6 +186,33 @@ def test_the_test_part_is_labelled_for_the_heads_that_were_learned(
     run = open_run(path, dataset=dataset)
     assert [head.name for head in heads_of(run.data.schema)] == ["tap", "long_watch"]
     assert evaluate_value(run, model, value) == before
+
+
+def test_each_exposure_event_is_judged_alone(shown: Shown, tmp_path: Path) -> None:
+    """Every exposure that was clicked is called another event than the rest, here."""
+    value, model = load_value(shown.run), load_best(shown.run)[0]
+    before = evaluate_value(shown.run, model, value)
+    assert before["shown_as"] == {}
+    dataset = tmp_path / "dataset"
+    shutil.copytree(shown.run.dataset, dataset)
+    text = (dataset / "dataset.toml").read_text()
+    declared = text.replace("[events]\n", '[events]\nrandom_show = { role = "exposure" }\n')
+    assert declared != text
+    (dataset / "dataset.toml").write_text(declared)
+    part = dataset / "events/part-00000.parquet"
+    events = pl.read_parquet(part)
+    clicked = events.filter(pl.col("event") == "click")["exposure_id"].implode()
+    is_random = (pl.col("event") == "show") & pl.col("exposure_id").is_in(clicked)
+    name = pl.when(is_random).then(pl.lit("random_show")).otherwise("event")
+    events.with_columns(event=name).write_parquet(part)
+    found = evaluate_value(open_run(shown.run.path, dataset=dataset), model, value)
+    assert found["heads"] == before["heads"]
+    both = before["heads"]["click"]
+    random, chosen = (found["shown_as"][way]["click"] for way in ("random_show", "show"))
+    assert random["num_positives"] == random["num_exposures"] == both["num_positives"]
+    assert chosen["num_positives"] == 0
+    assert chosen["num_exposures"] == both["num_exposures"] - both["num_positives"]
+    assert chosen["mean_probability"] < random["mean_probability"]
 
 
 def test_damage_is_noticed(shown: Shown, tmp_path: Path) -> None:
