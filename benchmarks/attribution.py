@@ -2,7 +2,7 @@
 
     python benchmarks/attribution.py
 
-Worlds of `penchant simulate` with the seeds 100 to 104, which nothing was tuned on: as they are;
+Worlds of `penchant simulate` with the seeds 100 to 109, which nothing was tuned on: as they are;
 null worlds, where as many orders come and no content causes any; and worlds whose orders come after
 other delays than those that the model was built on. Every model sees the dataset alone; the judge
 then opens the truth beside it. The rules (last touch, time decay, position) are the reference.
@@ -105,7 +105,7 @@ def kept(path: Path | None) -> dict[str, dict[str, dict[str, float]]]:
 def main() -> None:
     """Simulate, attribute, judge, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(100, 105)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(100, 110)))
     parser.add_argument("--days", type=float, nargs="+", default=[7.0])
     parser.add_argument("--kept", type=Path, help="worlds that were measured, to go on from")
     parser.add_argument("--results", type=Path, default=FOLDER, help="where the result goes")
