@@ -12,14 +12,13 @@ in the same round: what Python needs to import the worker, and what SHA-256 of t
 import argparse
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
 
-from commands import ENVIRONMENT, PENCHANT, penchant
+from commands import ENVIRONMENT, PENCHANT, free_port, penchant
 from export_million import make_dataset
 from results import write_result
 
@@ -61,8 +60,7 @@ def drop_pages(folder: Path) -> None:
 
 def start(work: Path) -> tuple[float, float]:
     """Seconds from starting the command to SERVING, and to the first answer after it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     command = [*PENCHANT, "serve", str(work / "bundle")]
     command += ["--state", str(work / "state"), "--port", str(port), "--log-level", "error"]
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Servers that are killed under a load of writes: is every acknowledged event there, once, and
 every acknowledged change of an item?
 
-    python benchmarks/kills.py --work DIR [--kills 50] [--bundle BUNDLE]
+    python benchmarks/kills.py --work DIR [--kills 50] [--bundle BUNDLE] [--kept FILE]
 
 A server of two workers takes events from callers that hold a plain gRPC channel each and send an
 event again, under the same event_id, until it is acknowledged; from one `Client.stream_events`; and
@@ -10,7 +10,8 @@ At random moments one worker, or the server with all its workers, is killed with
 that is gone is started again on the same state. At the end the store is read: every acknowledged
 event must be in its user's history once and in the log once, and nothing that was never sent; every
 item must have the last price that was acknowledged, and the next server must show it.
-Without --bundle, a small simulated world is trained in DIR first.
+Many kills are done in rounds, each on a state of its own; --kept FILE has those that are done, to
+go on from. Without --bundle, a small simulated world is trained in DIR first.
 """
 
 import argparse
@@ -18,8 +19,8 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from commands import ENVIRONMENT, PENCHANT
+from commands import ENVIRONMENT, PENCHANT, free_port
 from restarts import prepare
 from results import FOLDER, write_result
 
@@ -45,6 +46,8 @@ from serving.store.sqlite_items import SqliteItemLog
 NUM_USERS, NUM_CALLERS = 500, 3
 WHOLE_SERVER = 0.3
 """The share of kills that take all processes."""
+ROUND = 100
+"""Kills on one state."""
 BETWEEN = (0.1, 1.2)
 """Seconds between a server's being whole again and the next kill."""
 
@@ -56,8 +59,7 @@ class Server:
     """`penchant serve` on one port, killed and started again."""
 
     def __init__(self, bundle: Path, state: Path, *, workers: int = 2) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self._command = [*PENCHANT, "serve", str(bundle), "--state", str(state)]
         self._command += ["--port", str(port), "--workers", str(workers), "--log-level", "error"]
@@ -279,6 +281,23 @@ def figures(bundle: Path, state: Path, num_kills: int, seed: int) -> dict[str, A
     }
 
 
+def in_rounds(
+    bundle: Path, work: Path, num_kills: int, seed: int, kept: Path | None
+) -> dict[str, Any]:
+    """The figures of all rounds, summed."""
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    done: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    while (left := num_kills - sum(one["kills"] for one in done)) > 0:
+        state = work / f"state-kills-{os.getpid()}-{len(done)}"
+        done.append(figures(bundle, state, min(left, ROUND), seed + len(done)))
+        print(done[-1], flush=True)
+        shutil.rmtree(state)
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+    return {name: round(sum(one[name] for one in done), 1) for name in done[0]}
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -286,13 +305,13 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--kept", type=Path, help="rounds that are done, to go on from")
     parser.add_argument("--results", type=Path, default=FOLDER)
     options = parser.parse_args()
     if options.bundle is None:
         prepare(options.work)
         options.bundle = options.work / "bundle"
-    state = options.work / f"state-kills-{os.getpid()}"
-    found = figures(options.bundle, state, options.kills, options.seed)
+    found = in_rounds(options.bundle, options.work, options.kills, options.seed, options.kept)
     write_result(
         "kills",
         title="Writes and killed servers: what was acknowledged is there, once",

@@ -10,7 +10,6 @@ and no retries of any kind. One server is stopped by SIGTERM and started again, 
 
 import argparse
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pyarrow.parquet as pq
-from commands import ENVIRONMENT, PENCHANT, penchant
+from commands import ENVIRONMENT, PENCHANT, free_port, penchant
 from results import write_result
 
 from interest.v1 import retrieval_service_pb2 as pb
@@ -49,8 +48,7 @@ class Replica:
     """A server on a port of its own, which can be stopped and started again."""
 
     def __init__(self, work: Path, options: list[str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.address = f"127.0.0.1:{taken.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self._command = [*PENCHANT, "serve", str(work / "bundle")]
         self._command += ["--state", str(work / "state"), "--port", self.address.split(":")[1]]
         self._command += ["--log-level", "error", *options]

@@ -1,6 +1,8 @@
 """One client, several servers: one that stops, is gone or is silent costs its callers nothing."""
 
 import asyncio
+import contextlib
+import random
 import socket
 import threading
 import time
@@ -24,9 +26,12 @@ Start = Callable[..., AbstractContextManager[Served]]
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
+    """None that the system gives to outgoing connections: one that tries to reach a replica which is
+    not there yet would take its port."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Replica(admin_service_pb2_grpc.AdminServiceServicer):
