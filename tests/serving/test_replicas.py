@@ -26,7 +26,7 @@ Start = Callable[..., AbstractContextManager[Served]]
 
 
 def free_port() -> int:
-    """None that the system gives to outgoing connections: one that tries to reach a replica which is
+    """None that the system gives to outgoing connections: one that tries to reach a replica that is
     not there yet would take its port."""
     for port in random.sample(range(20_000, 30_000), 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
