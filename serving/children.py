@@ -20,6 +20,8 @@ from serving.metrics import WORKER
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 """Seconds before a process that died is started again; doubled while it keeps dying."""
+WELL_SECONDS = 60
+"""A process that has lived so long does not keep dying."""
 _KINDS: dict[str, type[PenchantError]] = {
     "BundleRejected": BundleRejected,
     "StoreUnavailable": StoreUnavailable,
@@ -85,17 +87,19 @@ class Background:
         kept = {k: v for k, v in environment.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         self._config, self._environment = config, kept
         self._pause, self._due = FIRST_PAUSE, 0.0
-        self._process = self._started()
+        self._process, self._begun = self._started(), time.monotonic()
 
     def keep_running(self, now: float) -> None:
         """Start it again where it has died, after a pause that doubles while it keeps dying."""
         if self._process.poll() is None:
+            if now - self._begun > WELL_SECONDS:
+                self._pause = FIRST_PAUSE
             return
         if not self._due:
             logger().error("background died, restarting", exit_code=self._process.returncode)
             self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
         elif self._due <= now:
-            self._process, self._due = self._started(), 0.0
+            self._process, self._due, self._begun = self._started(), 0.0, now
 
     def stop(self) -> None:
         """End it. What it was writing never appears."""

@@ -136,6 +136,15 @@ class Generation:
         created: Int64 = pc.fill_null(times, UNKNOWN).to_numpy(zero_copy_only=False)
         return created
 
+    def expires_of(self, rows: Int64) -> Int64:
+        """[n] when the items at these rows expire, UTC µs; 0 for never, and for a row of -1."""
+        if "expires_at" not in self.items.table.column_names:
+            return np.zeros(len(rows), np.int64)
+        found = self.items.table["expires_at"].take(pa.array(rows, mask=rows < 0))
+        times = found.combine_chunks().cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        until: Int64 = pc.fill_null(times, 0).to_numpy(zero_copy_only=False)
+        return until
+
     def codes_of(self, name: str) -> Int32:
         """[N] a number for each row's value of one of `groupable`, -1 for none; made once."""
         codes = self._codes.get(name)

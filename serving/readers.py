@@ -15,6 +15,7 @@ from model.items import hash_ids
 from serving.domain import EmbedRequest, History, PartError, RetrieveRequest, UserQuery
 from serving.live.catalogue import Catalogue
 from serving.moment import with_moment
+from serving.recording import MAX_AHEAD_US
 from serving.store.base import StoredHistory, UserStore
 
 Int64 = npt.NDArray[np.int64]
@@ -109,7 +110,7 @@ class Readers:
             limit = 8 * limit if limit < _MANY_EVENTS else None
         if query.moment is not None:
             past = _NO_PAST if stored is None else self._past(stored, until)
-            self._add_moment(reader, past, query.moment, position, num_shown, until or clock)
+            self._add_moment(reader, past, query.moment, position, num_shown, until, clock)
         return reader
 
     def _stored(self, stored: StoredHistory, position: int, num_shown: int, until: int) -> Reader:
@@ -185,11 +186,13 @@ class Readers:
         moment: History,
         position: int,
         num_shown: int,
-        now: int,
+        until: int,
+        clock: int,
     ) -> None:
         """Let what the user did just now count beside what is stored."""
+        now = until or clock
         generation = self._generation
-        moment = self._named(_until(moment, now), missing=now)
+        moment = self._named(self._come(reader, moment, position, until, now), missing=now)
         history = with_moment(past, moment)
         times = np.asarray(history.timestamps_us, np.int64)
         rows, codes = (
@@ -203,6 +206,20 @@ class Readers:
             reader.shown = Shown(
                 history.item_ids[-num_shown:], history.events[-num_shown:], times[-num_shown:]
             )
+
+    def _come(
+        self, reader: Reader, moment: History, position: int, until: int, now: int
+    ) -> History:
+        """What of a moment has come: until the time that is asked for; else, since clocks differ,
+        as far ahead as an event may be recorded, and the rest is named."""
+        come = _until(moment, until or now + MAX_AHEAD_US)
+        late = range(len(come.item_ids), 0 if until else len(moment.item_ids))
+        what = f"more than {MAX_AHEAD_US / 1e6:.0f} seconds ahead of the server's clock; left aside"
+        where = f"queries[{position}].moment.timestamps_us"
+        errors = [PartError(position, "CLOCK_SKEW", f"{where}[{i}]", what) for i in late]
+        reader.num_errors += len(errors)
+        reader.errors = [*reader.errors, *errors][:MAX_ERRORS]
+        return come
 
     def _inline(
         self, query: UserQuery, history: History, position: int, num_shown: int, until: int

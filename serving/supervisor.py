@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from model.errors import ConfigError
 from serving.adoption import adopted
-from serving.children import FIRST_PAUSE, LONGEST_PAUSE, Background, Worker
+from serving.children import FIRST_PAUSE, LONGEST_PAUSE, WELL_SECONDS, Background, Worker
 from serving.config import ServerConfig
 from serving.drain import HURRY, longest_wait
 from serving.logs import configure_logs, logger
@@ -110,7 +110,7 @@ class Supervisor:
             self._background.keep_running(now)
             for i, worker in enumerate(self._workers):
                 if worker.process.poll() is None:
-                    if now - worker.started > 60:
+                    if now - worker.started > WELL_SECONDS:
                         pauses[i] = FIRST_PAUSE
                 elif i not in due:
                     self._bury(worker)

@@ -6,6 +6,7 @@ worker changes over between two requests. A request holds one catalogue, so no a
 bundles. Where anything fails, the one before goes on serving, and the store says why.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -33,13 +34,26 @@ from serving.store.item_log import ItemLog
 PATIENCE_SECONDS = 300.0
 """How long all workers together may take to open a bundle."""
 _BEAT_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a worker tries again to open the active bundle; doubled each time."""
 
 
 def open_generation(config: ServerConfig, path: Path, version: str) -> Generation:
     """Verify, open and warm up a bundle. version: the one it must have; empty: any.
 
-    Raises BundleRejected and ConfigError.
+    Raises BundleRejected and ConfigError, whatever is wrong with the bundle.
     """
+    try:
+        return _open_generation(config, path, version)
+    except (PenchantError, OSError, MemoryError):
+        raise
+    except Exception as error:  # its checksums hold, and something in it is not what it should be
+        raise BundleRejected(
+            f"{path} cannot be opened ({type(error).__name__}: {error}). Export it again."
+        ) from error
+
+
+def _open_generation(config: ServerConfig, path: Path, version: str) -> Generation:
     bundle = open_bundle(path)
     found = bundle.manifest.version
     if version not in ("", found):
@@ -83,8 +97,10 @@ class Current:
         self.follower = self._follower(generation)
         self._next: tuple[int, Follower] | None = None
         self._refused = 0
+        self._pause, self._not_before = _FIRST_PAUSE, 0.0
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._beating = threading.Lock()
+        self._threads: list[threading.Thread] = []
 
     def start(self, on_change: Callable[[Generation], None] = lambda generation: None) -> None:
         """Follow the items, and change over when another generation becomes active.
@@ -95,34 +111,43 @@ class Current:
         self.follower.start()
         if self._worker:
             self._beat()
-            self._thread = threading.Thread(
-                target=self._run, args=(on_change,), name="activation", daemon=True
-            )
-            self._thread.start()
+            self._threads = [
+                threading.Thread(target=self._run, args=(on_change,), name="activation"),
+                # Of its own: to open a bundle takes longer than a worker may be silent.
+                threading.Thread(target=self._keep_beating, name="beat"),
+            ]
+            for thread in self._threads:
+                thread.daemon = True
+                thread.start()
 
     def close(self) -> None:
         """Stop following."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self.follower.close()
         if self._next is not None:
             self._next[1].close()
 
     def _run(self, on_change: Callable[[Generation], None]) -> None:
-        changes, due = -1, 0.0
+        changes = -1
         while not self._stopping.wait(POLL_SECONDS):
             try:
                 seen = self._database.changes()
-                if seen != changes:
-                    changes = seen
+                if seen != changes or 0 < self._not_before <= time.monotonic():
                     self._look(on_change)
-                if time.monotonic() >= due:
-                    self._beat()
-                    due = time.monotonic() + _BEAT_SECONDS
+                    changes = seen
             except StoreUnavailable as error:
                 logger().error("cannot follow activations", reason=str(error))
                 self._stopping.wait(1.0)
+            except Exception as error:  # a defect, which must not leave this worker behind for good
+                logger().exception("defect: cannot follow activations", exc_info=error)
+                self._stopping.wait(_LONGEST_PAUSE)
+
+    def _keep_beating(self) -> None:
+        while not self._stopping.wait(_BEAT_SECONDS):
+            with contextlib.suppress(StoreUnavailable):  # whoever follows activations says so
+                self._beat()
 
     def _look(self, on_change: Callable[[Generation], None]) -> None:
         """Prepare what is coming, or change over to what is active."""
@@ -137,20 +162,18 @@ class Current:
             return
         if coming.number == self._refused or (self._next and self._next[0] == coming.number):
             return
-        follower = self._opened(coming)
-        if follower is not None:
-            self._next = (coming.number, follower)
-            self._beat()
-
-    def _opened(self, coming: StoredGeneration) -> Follower | None:
-        """The generation, ready to serve; None where it cannot be, which ends its activation."""
         try:
-            generation = open_generation(self._config, coming.path, coming.version)
-            follower = self._follower(generation)
-        except PenchantError as error:
+            self._next = (coming.number, self._opened(coming))
+        except Exception as error:
             self._refused = coming.number
-            self._log.fail(coming.number, f"worker {self._worker}: {error}")
-            return None
+            self._log.fail(coming.number, f"worker {self._worker}: {_reason(error)}")
+            return
+        self._beat()
+
+    def _opened(self, coming: StoredGeneration) -> Follower:
+        """The generation, ready to serve. Raises whatever keeps it from that."""
+        generation = open_generation(self._config, coming.path, coming.version)
+        follower = self._follower(generation)
         follower.start()
         return follower
 
@@ -159,10 +182,21 @@ class Current:
     ) -> None:
         if self._next is None or self._next[0] != active.number:
             # Not asked to prepare: it came up meanwhile, or was taken for gone.
-            follower = self._opened(active)
-            if follower is None:
+            if time.monotonic() < self._not_before:
                 return
-            self._next = (active.number, follower)
+            try:
+                self._next = (active.number, self._opened(active))
+            except Exception as error:
+                self._not_before = time.monotonic() + self._pause
+                logger().error(
+                    "cannot open the active bundle, serving the one before",
+                    path=str(active.path),
+                    reason=_reason(error),
+                    again_in=self._pause,
+                )
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                return
+        self._pause, self._not_before = _FIRST_PAUSE, 0.0
         old, self.follower = self.follower, self._next[1]
         self._number, self._next = active.number, None
         on_change(self.follower.catalogue.generation)
@@ -182,11 +216,13 @@ class Current:
         )
 
     def _beat(self) -> None:
-        self._log.beat(
-            f"{self._worker}.{os.getpid()}",
-            prepared=self._next[0] if self._next else self._number,
-            serving=self._number,
-        )
+        with self._beating:  # so that what is older is not written later
+            coming = self._next
+            self._log.beat(
+                f"{self._worker}.{os.getpid()}",
+                prepared=coming[0] if coming else self._number,
+                serving=self._number,
+            )
 
 
 class Activator:
@@ -207,9 +243,9 @@ class Activator:
         try:
             mine = self._prepare(coming, compactor)
             self._wait_for_workers(coming.number)
-        except (PenchantError, OSError) as error:
-            self._log.fail(coming.number, str(error))
-            logger().error("bundle refused", path=str(coming.path), reason=str(error))
+        except Exception as error:  # whatever it is, the bundle before it goes on
+            self._log.fail(coming.number, _reason(error))
+            logger().error("bundle refused", path=str(coming.path), reason=_reason(error))
             return compactor
         if self._log.read(coming.number).state != "prepared":
             return compactor  # a worker could not open it, and said so
@@ -249,3 +285,9 @@ class Activator:
                     f"not ready after {PATIENCE_SECONDS:g} seconds: {', '.join(waiting)}"
                 )
             time.sleep(POLL_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    """Why a bundle could not be opened, for people."""
+    known = isinstance(error, (PenchantError, OSError))
+    return str(error) if known else f"{type(error).__name__}: {error}"

@@ -80,7 +80,7 @@ class Compactor:
         if segment is not None and end == start:
             return
         for items in all_since(self._log, start, most=end, at_once=_AT_ONCE):
-            apply_items(catalogue, self._encoder, items)
+            apply_items(catalogue, self._encoder, items, self._log)
         of_feed = f"{self._log.feed[:8]}-" if self._log.feed else ""
         name = f"{self.generation.version[:12]}-{of_feed}{end:012d}"
         has_lists = self.generation.bundle.ann["kind"] == "ivf"

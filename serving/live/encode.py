@@ -6,7 +6,7 @@ the vector lies between its own and theirs. Knows no stores and no rows of live 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,26 @@ class ItemEncoder:
             )
         )
         self._centroids = _centroids(bundle)
+        as_of = bundle.manifest.as_of
+        self._as_of = 0 if as_of is None else round(as_of.timestamp() * 1e6)
+
+    def resolved(self, items: Sequence[StoredItem]) -> list[StoredItem]:
+        """The items, with what nobody has said of them as the bundle has it."""
+        if all(one.is_available is not None and one.expires_us is not None for one in items):
+            return list(items)
+        generation, rows = self._generation, self.rows_beneath(items)
+        retired = rows >= generation.items.num_active
+        expires = generation.expires_of(rows)
+        # What had expired when the bundle was made was retired for that: more time brings it back.
+        available = ~retired | ((expires > 0) & (expires <= self._as_of))
+        return [
+            replace(
+                item,
+                is_available=there if item.is_available is None else item.is_available,
+                expires_us=until if item.expires_us is None else item.expires_us,
+            )
+            for item, there, until in zip(items, available.tolist(), expires.tolist(), strict=True)
+        ]
 
     def encode(
         self,
@@ -97,9 +117,19 @@ class ItemEncoder:
         return Encoded(_led(items, vectors, vectors_of), value_vectors)
 
     def rows_beneath(self, items: Sequence[StoredItem]) -> Int64:
-        """[n] the bundle's row that lies beneath each item; -1 for none."""
+        """[n] the bundle's row that lies beneath each item; -1 for none.
+
+        Beneath one that was given whole it lies if the bundle was made of what came since: then it
+        has learned of this item, and not of one that had its id before.
+        """
         rows = self._generation.items.rows_of([item.item_id for item in items])
-        return np.where([item.is_whole for item in items], -1, rows)
+        known = [not one.is_whole or 0 < one.created_us <= self._as_of for one in items]
+        return np.where(known, rows, -1)
+
+    def whole(self, items: Sequence[StoredItem]) -> list[StoredItem]:
+        """Those of which it is known what they are: no changes of what this bundle lacks."""
+        beneath = self.rows_beneath(items).tolist()
+        return [one for one, row in zip(items, beneath, strict=True) if one.kind or row >= 0]
 
     def table(self, items: Sequence[StoredItem], vectors: Float32) -> pa.Table:
         """The items as rows of items.arrow: its columns, and the circle nearest to each vector."""

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from model.errors import BundleRejected
 from serving.errors import StoreUnavailable
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
-from serving.live.encode import Encoded, ItemEncoder
+from serving.live.encode import Encoded, ItemEncoder, VectorsOf
 from serving.live.sealed import forget_sealed, open_sealed, sealed
 from serving.live.tally import Tally
 from serving.logs import logger
@@ -99,8 +100,9 @@ class Follower:
         self._hint.set()
 
     def vectors_of(self, ids: Sequence[str]) -> tuple[Bool, Float32]:
-        """Which of these items are known [n], and their vectors [n, D]."""
-        return known_vectors(self.catalogue, ids)
+        """Which of these items are known [n], and their vectors [n, D]: also of those that another
+        worker has taken just now."""
+        return vectors_from(self.catalogue, self.encoder, self._log)(ids)
 
     def _run(self) -> None:
         failing, due = False, 0.0
@@ -157,7 +159,7 @@ class Follower:
         """All items, as of now."""
         catalogue = self._opened()
         for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
-            apply_items(catalogue, self.encoder, items)
+            apply_items(catalogue, self.encoder, items, self._log)
             self._has_applied(items)
         catalogue.expire(time.time_ns() // 1000)
         return catalogue
@@ -205,7 +207,7 @@ class Follower:
         for items in all_since(self._log, applied, most=self.applied, at_once=_AT_ONCE):
             if self._stopping.is_set():
                 break
-            apply_items(made, self.encoder, items)
+            apply_items(made, self.encoder, items, self._log)
             applied = items[-1].sequence
         return made, applied
 
@@ -221,7 +223,7 @@ class Follower:
         # To the very end: what has changed twice since is in the feed once, where it changed last.
         items: Sequence[StoredItem] = ()
         for items in all_since(self._log, applied, most=_NO_LIMIT, at_once=_AT_ONCE):
-            apply_items(made, self.encoder, items)
+            apply_items(made, self.encoder, items, self._log)
             self._hide(items, self._held())
             applied = items[-1].sequence
         made.expire(time.time_ns() // 1000)
@@ -236,7 +238,7 @@ class Follower:
 
     def _catch_up(self) -> None:
         for items in all_since(self._log, self.applied, most=_NO_LIMIT, at_once=_AT_ONCE):
-            apply_items(self.catalogue, self.encoder, items)
+            apply_items(self.catalogue, self.encoder, items, self._log)
             self._hide(items, self._held()[1:])
             self._has_applied(items)
         DELTA_ITEMS.set(self.catalogue.num_in_memory)
@@ -258,25 +260,42 @@ class Follower:
             catalogue.kill(gone)
 
 
-def known_vectors(catalogue: Catalogue, ids: Sequence[str]) -> tuple[Bool, Float32]:
-    """Which of these items a catalogue knows [n], and their vectors [n, D]."""
-    rows = catalogue.rows_of(ids)
-    return rows >= 0, catalogue.vectors_of(np.maximum(rows, 0))
+def vectors_from(catalogue: Catalogue, encoder: ItemEncoder, log: ItemLog) -> VectorsOf:
+    """Which of some items are known, and their vectors: of a catalogue, and where it lacks one, of
+    what the store has by now. A room may come before its product in the feed."""
+
+    def vectors_of(ids: Sequence[str]) -> tuple[Bool, Float32]:
+        rows = catalogue.rows_of(ids)
+        known, vectors = rows >= 0, catalogue.vectors_of(np.maximum(rows, 0))
+        stored = log.read([ids[i] for i in np.flatnonzero(~known).tolist()]) if len(ids) else {}
+        # Its own links, if it has any, are left aside: nothing goes round in circles.
+        there = [replace(one, links=()) for one in stored.values() if not one.is_deleted]
+        alone = encoder.whole(there)
+        if alone:
+            made = encoder.encode(alone, vectors_of).vectors
+            of = {one.item_id: vector for one, vector in zip(alone, made, strict=True)}
+            for i in np.flatnonzero(~known).tolist():
+                if ids[i] in of:
+                    known[i], vectors[i] = True, of[ids[i]]
+        return known, vectors
+
+    return vectors_of
 
 
 def apply_items(
-    catalogue: Catalogue,
-    encoder: ItemEncoder,
-    items: Sequence[StoredItem],
+    catalogue: Catalogue, encoder: ItemEncoder, items: Sequence[StoredItem], log: ItemLog
 ) -> None:
-    """Bring a catalogue up to these items, distinct, each in its newest state."""
+    """Bring a catalogue up to these items, distinct, each in its newest state. log: where they are
+    from."""
     now = time.time_ns() // 1000
+    items = encoder.resolved(items)
     catalogue.kill([item.item_id for item in items if not item.is_shown(now)])
-    # What cannot be retrieved any more may be named by histories still; what is deleted may not.
-    kept = [item for item in items if not item.is_deleted]
+    # What cannot be retrieved any more may be named by histories still; what is deleted may not,
+    # nor may that of which this bundle knows a change alone.
+    kept = encoder.whole([item for item in items if not item.is_deleted])
     if not kept:
         return
-    encoded = encoded_items(catalogue, encoder, kept)
+    encoded = encoded_items(catalogue, encoder, kept, log)
     catalogue.append(
         encoder.table(kept, encoded.vectors),
         encoded,
@@ -286,7 +305,7 @@ def apply_items(
 
 
 def encoded_items(
-    catalogue: Catalogue, encoder: ItemEncoder, items: Sequence[StoredItem]
+    catalogue: Catalogue, encoder: ItemEncoder, items: Sequence[StoredItem], log: ItemLog
 ) -> Encoded:
     """What the networks make of the items: as the store has it where this bundle made it."""
     generation = catalogue.generation
@@ -296,7 +315,7 @@ def encoded_items(
     if not len(others):
         return Encoded.unpacked([item.encoded or b"" for item in items], dim)
     fresh = encoder.encode(
-        [items[i] for i in others.tolist()], lambda ids: known_vectors(catalogue, ids)
+        [items[i] for i in others.tolist()], vectors_from(catalogue, encoder, log)
     )
     if not len(ready):
         return fresh

@@ -75,7 +75,7 @@ def upsert_items(request: UpsertRequest, log: ItemLog, follower: Follower, limit
         [new for *_, new in kept], follower.vectors_of, request.budget
     )
     request.budget.check()
-    upserts = []
+    upserts, places = [], []
     both = np.concatenate([encoded.vectors, encoded.value_vectors], axis=1)
     healthy = np.isfinite(both).all(axis=1).tolist()
     for (i, change, in_it, _), blob, whole in zip(kept, encoded.packed(), healthy, strict=True):
@@ -85,11 +85,14 @@ def upsert_items(request: UpsertRequest, log: ItemLog, follower: Follower, limit
             continue
         assumed = known.get(change.item_id, 0)
         upserts.append(Upsert(change, in_it, assumed, blob, generation.version))
+        places.append(i)
     if not upserts:
         return Taken(0, log.newest(), sorted(errors, key=lambda error: error.index))
-    sequence = log.upsert(upserts)
+    sequence, gone = log.upsert(upserts)
     follower.hint()
-    return Taken(len(upserts), sequence, sorted(errors, key=lambda error: error.index))
+    errors += [_refused(places[place], error) for place, error in gone.items()]
+    num_taken = len(upserts) - len(gone)
+    return Taken(num_taken, sequence, sorted(errors, key=lambda error: error.index))
 
 
 def delete_items(

@@ -19,6 +19,8 @@ from serving.errors import BadRequest
 
 NEVER = 0
 """`expires_us` of an item that does not expire."""
+_UNSAID = -1
+"""How None is kept: of `is_available` and `expires_us`, which nobody has said."""
 COLUMNS = (
     "item_id, sequence, kind, body, is_whole, is_deleted, is_available, expires_us, updated_us, "
     "encoded, encoded_by"
@@ -42,11 +44,12 @@ class StoredItem:
     links: tuple[tuple[str, str], ...]
     """(relation, item_id) of what it is linked to."""
     is_whole: bool
-    """False where the bundle's features lie beneath those given here."""
+    """True where all of it was given: it was not in the bundle, or had been deleted."""
     is_deleted: bool
-    is_available: bool
-    expires_us: int
-    """UTC µs, or NEVER."""
+    is_available: bool | None
+    """None: as the bundle says."""
+    expires_us: int | None
+    """UTC µs, or NEVER. None: as the bundle says."""
     updated_us: int
     encoded: bytes | None
     """What the networks of the bundle `encoded_by` made of it (serving/live/encode.py)."""
@@ -55,9 +58,9 @@ class StoredItem:
     """When it was first written since it was last deleted, UTC µs; 0: before this was kept."""
 
     def is_shown(self, now_us: int) -> bool:
-        """Whether it may be retrieved at this time."""
-        expired = self.expires_us != NEVER and self.expires_us <= now_us
-        return self.is_available and not self.is_deleted and not expired
+        """Whether it may be retrieved at this time, as far as is said here."""
+        expired = self.expires_us not in (None, NEVER) and (self.expires_us or 0) <= now_us
+        return self.is_available is not False and not self.is_deleted and not expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,15 @@ def changed(
 ) -> StoredItem:
     """The item after a change. in_bundle: whether the bundle knows one of this id.
 
-    Raises BadRequest for a new item without a kind.
+    Raises BadRequest where neither has a kind.
     """
     if old is None or old.is_deleted:
         # What was deleted begins anew: nothing of the bundle's lies beneath it any more.
         is_whole = old is not None or not in_bundle
-        if is_whole and not change.kind:
-            raise BadRequest("a new item needs a kind", field="kind")
-        old = StoredItem(
-            change.item_id, 0, "", {}, (), is_whole, False, True, NEVER, 0, None, "", now_us
-        )
+        said: tuple[bool | None, int | None] = (True, NEVER) if is_whole else (None, None)
+        old = StoredItem(change.item_id, 0, "", {}, (), is_whole, False, *said, 0, None, "", now_us)
+    if not (change.kind or old.kind) and (old.is_whole or not in_bundle):
+        raise BadRequest("a new item needs a kind", field="kind")
     return StoredItem(
         change.item_id,
         0,
@@ -137,11 +139,11 @@ class ItemLog(Protocol):
     def num_since(self, sequence: int) -> int:
         """How many items have changed after this number."""
 
-    def upsert(self, upserts: Sequence[Upsert]) -> int:
-        """Write the changes; returns the number of the last. On disk when it returns, or none is.
+    def upsert(self, upserts: Sequence[Upsert]) -> tuple[int, dict[int, BadRequest]]:
+        """Write the changes; returns the number of the last, and what was refused, by its place.
 
-        Raises BadRequest where an item that was there is gone now and the change cannot stand
-        alone.
+        On disk when it returns, or none is. Refused is a change of an item that has gone meanwhile,
+        where it cannot stand alone.
         """
 
     def delete(self, item_ids: Sequence[str], in_bundle: Sequence[bool]) -> tuple[list[bool], int]:
@@ -180,8 +182,8 @@ def row_of(item: StoredItem, sequence: int, encoded: bytes | None) -> tuple[Any,
         json.dumps(body, ensure_ascii=False, default=_listed),
         item.is_whole,
         item.is_deleted,
-        item.is_available,
-        item.expires_us,
+        _UNSAID if item.is_available is None else item.is_available,
+        _UNSAID if item.expires_us is None else item.expires_us,
         item.updated_us,
         encoded,
         item.encoded_by if encoded else "",
@@ -207,8 +209,8 @@ def item_of(row: Sequence[Any]) -> StoredItem:
         tuple((relation, to) for relation, to in found["links"]),
         bool(whole),
         bool(deleted),
-        bool(available),
-        expires,
+        None if available == _UNSAID else bool(available),
+        None if expires == _UNSAID else expires,
         updated,
         encoded,
         by,

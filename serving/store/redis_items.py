@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from serving.errors import BadRequest
 from serving.store.item_log import (
     COLUMNS,
     StoredItem,
@@ -92,30 +93,31 @@ class RedisItemLog:
         """How many items have changed after this number."""
         return int(self._server.ask("ZCOUNT", FEED, f"({sequence}", "+inf"))
 
-    def upsert(self, upserts: Sequence[Upsert]) -> int:
-        """Write the changes; returns the number of the last. On disk when it returns, or none is.
-
-        Raises BadRequest where an item that was there is gone now and the change cannot stand
-        alone.
-        """
+    def upsert(self, upserts: Sequence[Upsert]) -> tuple[int, dict[int, BadRequest]]:
+        """Write the changes; returns the number of the last, and what was refused, by its place."""
         ids = [upsert.change.item_id for upsert in upserts]
 
-        def plan() -> tuple[list[Command], None]:
+        def plan() -> tuple[list[Command], dict[int, BadRequest]]:
             now, items, rows = now_us(), self.read(ids), []
-            for upsert in upserts:
+            refused: dict[int, BadRequest] = {}
+            for place, upsert in enumerate(upserts):
                 item_id = upsert.change.item_id
                 old = items.get(item_id)
-                new = changed(old, upsert.change, in_bundle=upsert.in_bundle, now_us=now)
+                try:
+                    new = changed(old, upsert.change, in_bundle=upsert.in_bundle, now_us=now)
+                except BadRequest as error:
+                    refused[place] = error
+                    continue
                 # Somebody else changed it meanwhile: what was made of it is of another item.
                 holds = (0 if old is None else old.sequence) == upsert.assumed
                 new = replace(new, encoded_by=upsert.encoded_by)
                 rows.append(row_of(new, 0, upsert.encoded if holds else None))
                 # Its number is not known yet, and is no number that anybody can have assumed.
                 items[item_id] = replace(new, sequence=-1)
-            return [_put(rows)], None
+            return [_put(rows)] if rows else [], refused
 
-        _, (sequence,) = self._server.transact([item_key(one) for one in ids], plan)
-        return int(sequence)
+        refused, answers = self._server.transact([item_key(one) for one in ids], plan)
+        return int(answers[0]) if answers else self.newest(), refused
 
     def delete(self, item_ids: Sequence[str], in_bundle: Sequence[bool]) -> tuple[list[bool], int]:
         """Delete items; returns which of them there were, and the number of the last change."""

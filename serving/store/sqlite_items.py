@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
+from serving.errors import BadRequest
 from serving.store.database import Database
 from serving.store.item_log import (
     COLUMNS,
@@ -70,28 +71,29 @@ class SqliteItemLog:
         )
         return int(number)
 
-    def upsert(self, upserts: Sequence[Upsert]) -> int:
-        """Write the changes; returns the number of the last. On disk when it returns, or none is.
+    def upsert(self, upserts: Sequence[Upsert]) -> tuple[int, dict[int, BadRequest]]:
+        """Write the changes; returns the number of the last, and what was refused, by its place."""
 
-        Raises BadRequest where an item that was there is gone now and the change cannot stand
-        alone.
-        """
-
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: sqlite3.Connection) -> tuple[int, dict[int, BadRequest]]:
             sequence, now = _newest(db), now_us()
-            for upsert in upserts:
+            refused: dict[int, BadRequest] = {}
+            for place, upsert in enumerate(upserts):
                 change = upsert.change
                 found = db.execute(
                     f"SELECT {COLUMNS} FROM items WHERE item_id = ?", (change.item_id,)
                 ).fetchone()
                 old = None if found is None else item_of(found)
-                new = changed(old, change, in_bundle=upsert.in_bundle, now_us=now)
+                try:
+                    new = changed(old, change, in_bundle=upsert.in_bundle, now_us=now)
+                except BadRequest as error:
+                    refused[place] = error
+                    continue
                 sequence += 1
                 # Somebody else changed it meanwhile: what was made of it is of another item.
                 holds = (0 if old is None else old.sequence) == upsert.assumed
                 new = replace(new, encoded_by=upsert.encoded_by)
                 db.execute(_PUT, row_of(new, sequence, upsert.encoded if holds else None))
-            return sequence
+            return sequence, refused
 
         return self._database.write(work)
 

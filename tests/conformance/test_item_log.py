@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.domain import ItemChange
-from serving.errors import BadRequest
 from serving.store.item_log import ItemLog, Upsert, all_since
 from tests.conformance.stores import Stores
 
@@ -40,7 +39,7 @@ def test_an_item_is_read_as_it_was_written(log: ItemLog) -> None:
         "tags": ["a"],
         "vector": np.ones(2, np.float32),
     }
-    number = log.upsert(
+    number, _ = log.upsert(
         [
             upsert(
                 "a\nb", features=features, links=[("on_air", "p")], available=False, expires_at_us=7
@@ -58,8 +57,8 @@ def test_an_item_is_read_as_it_was_written(log: ItemLog) -> None:
 
 
 def test_a_change_is_laid_over_what_there_was(log: ItemLog) -> None:
-    first = log.upsert([upsert("a", features={"x": 1, "y": 2}, links=[("on_air", "p")])])
-    second = log.upsert([upsert("a", assumed=first, kind="", features={"y": None})])
+    first, _ = log.upsert([upsert("a", features={"x": 1, "y": 2}, links=[("on_air", "p")])])
+    second, _ = log.upsert([upsert("a", assumed=first, kind="", features={"y": None})])
     (item,) = log.since(first, limit=10)
     assert second > first == log.newest() - 1
     assert item.features == {"x": 1, "y": None} and item.kind == "product"
@@ -67,7 +66,7 @@ def test_a_change_is_laid_over_what_there_was(log: ItemLog) -> None:
 
 
 def test_an_item_keeps_when_it_came_until_it_is_deleted(log: ItemLog) -> None:
-    first = log.upsert([upsert("a", features={"x": 1})])
+    first, _ = log.upsert([upsert("a", features={"x": 1})])
     came = log.read(["a"])["a"].created_us
     assert came == log.read(["a"])["a"].updated_us > 1_600_000_000_000_000
     log.upsert([upsert("a", assumed=first, features={"x": 2})])
@@ -79,7 +78,7 @@ def test_an_item_keeps_when_it_came_until_it_is_deleted(log: ItemLog) -> None:
 
 
 def test_what_was_made_of_another_state_is_not_kept(log: ItemLog) -> None:
-    first = log.upsert([upsert("a", features={"x": 1})])
+    first, _ = log.upsert([upsert("a", features={"x": 1})])
     log.upsert([upsert("a", assumed=first, features={"y": 1})])
     log.upsert([upsert("a", assumed=first, features={"z": 1})])
     item = log.read(["a"])["a"]
@@ -88,7 +87,8 @@ def test_what_was_made_of_another_state_is_not_kept(log: ItemLog) -> None:
 
 
 def test_two_changes_of_one_item_in_a_call(log: ItemLog) -> None:
-    last = log.upsert([upsert("a", features={"x": 1}), upsert("b"), upsert("a", features={"y": 2})])
+    changes = [upsert("a", features={"x": 1}), upsert("b"), upsert("a", features={"y": 2})]
+    last, _ = log.upsert(changes)
     items = log.since(0, limit=10)
     assert [item.item_id for item in items] == ["b", "a"]
     assert items[1].features == {"x": 1, "y": 2} and items[1].sequence == last
@@ -103,9 +103,12 @@ def test_a_deleted_item_is_in_the_feed_and_begins_anew(log: ItemLog) -> None:
     assert set(gone) == {"a", "of-bundle"}
     assert all(item.is_deleted and item.is_whole and not item.features for item in gone.values())
     assert log.delete(["a"], [True]) == ([False], number)
-    with pytest.raises(BadRequest, match="a new item needs a kind"):
-        log.upsert([upsert("b"), upsert("a", kind="")])
-    assert log.newest() == number and log.read(["b"]) == {}
+    # What cannot stand alone is refused; the rest of the batch is taken.
+    newest, refused = log.upsert([upsert("b"), upsert("a", kind=""), upsert("c")])
+    assert list(refused) == [1] and "a new item needs a kind" in str(refused[1])
+    assert newest == number + 2 and set(log.read(["a", "b", "c"])) == {"a", "b", "c"}
+    assert log.read(["a"])["a"].is_deleted
+    assert log.upsert([upsert("a", kind="")])[0] == log.newest() == newest
     log.upsert([upsert("a", features={"y": 1})])
     assert log.read(["a"])["a"].features == {"y": 1}
 

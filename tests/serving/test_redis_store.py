@@ -210,7 +210,7 @@ def test_a_full_redis_takes_a_write_whole_or_not_at_all(tmp_path: Path) -> None:
         assert stored(store, f"u{num - 1} 4 {text}").item_ids == [f"item {num - 1} 4"]
         redis.client.config_set("maxmemory", "0")
         assert record(store, *few(num)) == [TAKEN] * 5
-        assert store.items.upsert([upsert("a")]) == 1
+        assert store.items.upsert([upsert("a")]) == (1, {})
         store.close()
 
 
@@ -227,7 +227,7 @@ def test_a_store_that_was_emptied_is_another_store(redis: RedisProcess, store: S
 
 
 def test_a_feed_that_lost_its_end_does_not_hold_it(redis: RedisProcess, store: Store) -> None:
-    number = store.items.upsert([upsert("a"), upsert("b")])
+    number, _ = store.items.upsert([upsert("a"), upsert("b")])
     assert store.items.holds(number, "b") and store.items.holds(number, "")
     assert store.items.holds(number - 1, "a")
     redis.client.set("penchant:sequence", 1)

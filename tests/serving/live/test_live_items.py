@@ -188,7 +188,7 @@ class LiveItems(RuleBasedStateMachine):
         live = [
             item
             for item in self.written.values()
-            if item.is_available and not item.is_deleted and item.expires_us == 0
+            if not item.is_deleted and is_available(item) and not item.expires_us
         ]
         if live:
             vectors = self.encoder.encode(live, lambda ids: (_ for _ in ()).throw(KeyError)).vectors
@@ -198,6 +198,13 @@ class LiveItems(RuleBasedStateMachine):
                 raw["kind"] = item.kind or under["kind"]
                 found[item.item_id] = (vector, raw)
         return found
+
+
+def is_available(item: StoredItem) -> bool:
+    """What nobody has said is as the bundle says."""
+    if item.is_available is None:
+        return IDS_TO_ROW[item.item_id] < NUM_ITEMS - NUM_RETIRED
+    return item.is_available
 
 
 IDS_TO_ROW = {item_id(row): row for row in range(NUM_ITEMS)}

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ QUERY = np.ones((1, 8), np.float32)
 class Shop:
     """A catalogue, and changes of the bundle's items."""
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, state: Path) -> None:
+        self.database = Database(store_path(state))
+        self.log = SqliteItemLog(self.database)
         self.generation = Generation(open_bundle(bundle))
         self.catalogue = Catalogue(self.generation)
         self.encoder = ItemEncoder(self.generation)
@@ -39,12 +42,14 @@ class Shop:
     def change(self, rows: range, price: float) -> None:
         changes = [ItemChange(item_id=item_id(row), features={"price": price}) for row in rows]
         items = [changed(None, change, in_bundle=True, now_us=0) for change in changes]
-        apply_items(self.catalogue, self.encoder, items)
+        apply_items(self.catalogue, self.encoder, items, self.log)
 
 
 @pytest.fixture
-def shop(world: World) -> Shop:
-    return Shop(world.bundle)
+def shop(world: World, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(world.bundle, tmp_path)
+    yield shop
+    shop.database.close()
 
 
 def test_a_changing_item_is_in_every_answer_once(shop: Shop) -> None:
@@ -111,7 +116,8 @@ def test_an_item_that_was_not_there_when_exclusions_were_looked_up_waits(shop: S
     known = shop.catalogue.num_known
     excluded = [shop.catalogue.rows_of([item_id(3)])]
     new = ItemChange(item_id="vase", kind="product", features={"price": 3.0})
-    apply_items(shop.catalogue, shop.encoder, [changed(None, new, in_bundle=False, now_us=0)])
+    items = [changed(None, new, in_bundle=False, now_us=0)]
+    apply_items(shop.catalogue, shop.encoder, items, shop.log)
     for out, at, shown in ((excluded, known, False), ((), known, True), (excluded, None, True)):
         rows, _ = shop.catalogue.search(QUERY, NUM_SHOWN + 1, (), out, known=at)
         assert ("vase" in shop.catalogue.ids_of(rows[rows >= 0])) == shown

@@ -16,7 +16,10 @@ from serving.live.encode import ItemEncoder
 from serving.live.follower import apply_items
 from serving.rank.exposure import members
 from serving.rank.graduation import GRADUATES_AFTER_DAYS, GRADUATES_AT
+from serving.store.base import store_path
+from serving.store.database import Database
 from serving.store.item_log import StoredItem
+from serving.store.sqlite_items import SqliteItemLog
 from tests.serving.tiny import World, item_id
 
 DAY_US = 86_400_000_000
@@ -90,7 +93,7 @@ def test_an_item_is_new_until_it_graduates(catalogue: Catalogue, value_bundle: P
     assert rows[members(ageless, new, rows, NOW_US)].tolist() == [0, 7, 14, 15, 19]
 
 
-def test_live_items_age_from_their_first_upsert(catalogue: Catalogue) -> None:
+def test_live_items_age_from_their_first_upsert(catalogue: Catalogue, tmp_path: Path) -> None:
     def stored(name: str, created_us: int, *, is_whole: bool = True) -> StoredItem:
         kind = "product" if is_whole else ""
         return StoredItem(
@@ -105,7 +108,10 @@ def test_live_items_age_from_their_first_upsert(catalogue: Catalogue) -> None:
         stored(item_id(3), old, is_whole=False),  # a change: as old as the bundle says
         stored(item_id(7), young, is_whole=False),  # as unknown as in the bundle
     ]
-    apply_items(catalogue, ItemEncoder(catalogue.generation), items)
+    database = Database(store_path(tmp_path))
+    log = SqliteItemLog(database)
+    apply_items(catalogue, ItemEncoder(catalogue.generation), items, log)
+    database.close()
     rows = catalogue.rows_of([item.item_id for item in items])
     assert (rows >= catalogue.generation.items.num_items).all()
     known = catalogue.created_of(rows).tolist()
