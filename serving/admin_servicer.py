@@ -51,7 +51,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 if generation.value is None
                 else generation.value.default_weights.tolist(),
             ),
-            store=admin_service_pb2.StoreStatus(kind="sqlite", num_users=runtime.store.num_users()),
+            store=admin_service_pb2.StoreStatus(
+                kind=runtime.store_kind, num_users=runtime.store.num_users()
+            ),
             live=admin_service_pb2.LiveStatus(
                 applied_sequence=runtime.follower.applied,
                 newest_sequence=runtime.items.newest(),

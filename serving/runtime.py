@@ -115,6 +115,11 @@ class Runtime:
         return self._current.follower
 
     @property
+    def store_kind(self) -> str:
+        """Which kind of store it is."""
+        return self._opened.kind
+
+    @property
     def catalogue(self) -> Catalogue:
         """What a call that begins now is answered from."""
         return self._current.follower.catalogue

@@ -241,6 +241,14 @@ class Activator:
         if coming is None:
             return compactor
         try:
+            return self._brought(coming, compactor)
+        finally:
+            kept = (self._log.active(), self._log.previous())
+            compactor.keep_only({one.version for one in kept if one is not None})
+
+    def _brought(self, coming: StoredGeneration, compactor: Compactor) -> Compactor:
+        """The compactor of what is active afterwards."""
+        try:
             mine = self._prepare(coming, compactor)
             self._wait_for_workers(coming.number)
         except Exception as error:  # whatever it is, the bundle before it goes on

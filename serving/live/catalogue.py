@@ -6,7 +6,7 @@ never mixes two. Rows are added and die meanwhile; which of several rows of an i
 `rows_of` says. One thread writes, any number read. Knows no requests and no stores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from threading import Lock
 
 import numpy as np
@@ -344,12 +344,15 @@ class Catalogue:
         self._kill_rows(rows)
         return len(rows)
 
-    def contents(self, sequence: int) -> Contents:
-        """All live items as a segment can hold them. sequence: the last change that is in them."""
+    def contents(self, sequence: int, *, without: Collection[str] = ()) -> Contents:
+        """All live items as a segment can hold them. sequence: the last change that is in them.
+        without: those that were deleted since the last segment."""
         parts: list[tuple[Part, Int64]] = [(self._delta, self._delta.newest_rows())]
         if self.segment is not None:
             ids = self.segment.table()["item_id"].to_pylist()
-            parts.insert(0, (self.segment, np.flatnonzero(self._delta.rows_of(ids) < 0)))
+            kept = self._delta.rows_of(ids) < 0
+            kept &= np.array([one not in without for one in ids], bool)
+            parts.insert(0, (self.segment, np.flatnonzero(kept)))
         tables = [part.table().take(pa.array(rows)) for part, rows in parts]
         return Contents(
             table=pa.concat_tables(tables).combine_chunks(),

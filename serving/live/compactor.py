@@ -8,6 +8,7 @@ take it in the place of the old one and of what they held in memory. Nothing wai
 
 import shutil
 import time
+from collections.abc import Collection
 
 from model.bundle import open_bundle
 from model.errors import BundleRejected
@@ -17,7 +18,7 @@ from serving.live.catalogue import Catalogue
 from serving.live.encode import ItemEncoder
 from serving.live.follower import apply_items
 from serving.live.gate import user_vectors
-from serving.live.sealed import open_sealed, put_sealed, sealed
+from serving.live.sealed import forget_others, open_sealed, put_sealed, sealed
 from serving.live.segment import Segment, write_segment
 from serving.logs import logger
 from serving.store.base import segments_path
@@ -32,6 +33,8 @@ NUM_QUERIES = 128
 """User vectors that a segment's lists are made and tuned for: with 512, a third of the time that a
 seal takes."""
 _AT_ONCE = 512
+_NAMED = 12
+"""Characters of a bundle's version that its segments are named by."""
 
 
 class Compactor:
@@ -79,12 +82,14 @@ class Compactor:
         start = segment.sequence if segment is not None else 0
         if segment is not None and end == start:
             return
+        deleted: set[str] = set()
         for items in all_since(self._log, start, most=end, at_once=_AT_ONCE):
             apply_items(catalogue, self._encoder, items, self._log)
+            deleted.update(item.item_id for item in items if item.is_deleted)
         of_feed = f"{self._log.feed[:8]}-" if self._log.feed else ""
-        name = f"{self.generation.version[:12]}-{of_feed}{end:012d}"
+        name = f"{self.generation.version[:_NAMED]}-{of_feed}{end:012d}"
         has_lists = self.generation.bundle.ann["kind"] == "ivf"
-        contents = catalogue.contents(end)
+        contents = catalogue.contents(end, without=deleted)
         # Of that number already: damaged, or of items that the store has lost.
         shutil.rmtree(self._segments / name, ignore_errors=True)
         write_segment(
@@ -103,6 +108,14 @@ class Compactor:
         )
         self._remove_old({name, segment.folder.name if segment else name})
 
+    def keep_only(self, versions: Collection[str]) -> None:
+        """Remove the segments of all other bundles; whoever still maps one keeps its bytes."""
+        forget_others(self._database, versions)
+        kept = {version[:_NAMED] for version in versions}
+        for folder in self._segments.glob("[!.]*"):
+            if folder.name.partition("-")[0] not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _opened(self) -> Segment | None:
         try:
             return open_sealed(self._database, self._log, self._segments, self.generation)
@@ -112,6 +125,6 @@ class Compactor:
 
     def _remove_old(self, kept: set[str]) -> None:
         """Remove this bundle's older segments; whoever still maps one keeps its bytes."""
-        for folder in self._segments.glob(f"{self.generation.version[:12]}-*"):
+        for folder in self._segments.glob(f"{self.generation.version[:_NAMED]}-*"):
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ of the feed of that store, and of no other.
 """
 
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 
 from model.errors import BundleRejected
@@ -48,6 +49,17 @@ def forget_sealed(database: Database, log: ItemLog, bundle_version: str) -> None
     def work(db: sqlite3.Connection) -> None:
         name = _name(log, bundle_version)
         db.execute("DELETE FROM segments WHERE bundle_version = ?", (name,))
+
+    database.write(work)
+
+
+def forget_others(database: Database, versions: Collection[str]) -> None:
+    """Let go of the segments of all bundles but these, whatever feed they are of."""
+
+    def work(db: sqlite3.Connection) -> None:
+        for (name,) in db.execute("SELECT bundle_version FROM segments").fetchall():
+            if name.partition(" ")[0] not in versions:
+                db.execute("DELETE FROM segments WHERE bundle_version = ?", (name,))
 
     database.write(work)
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,9 +29,6 @@ STORE, MANIFEST = "store.db", "backup.json"
 _BACKUP_FORMAT = 1
 _SLICE_PAGES, _SLICE_PAUSE = 512, 0.002
 """Pages copied at a time, 2 MB, and the seconds between: a server's writes have the disk, too."""
-_LEAP = 1 << 32
-"""How far the log's numbers go on after a restore, so that no export takes a new event for one
-that it has: more events than come between a backup and its restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +182,13 @@ def _begin_anew(path: Path) -> None:
         db.execute("DELETE FROM segments")
         db.execute("DELETE FROM workers")
         found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event_log'").fetchone()
+        # No export may take a new event for one that it has. Fewer than one comes in a microsecond,
+        # so the time is ahead of all numbers that were given out, also after an earlier restore.
+        first = max(found[0] if found else 0, time.time_ns() // 1000)
         db.execute("DELETE FROM sqlite_sequence WHERE name = 'event_log'")
         db.execute(
             "INSERT INTO sqlite_sequence (name, seq) VALUES ('event_log', ?)",
-            ((found[0] if found else 0) + _LEAP,),
+            (first,),
         )
         db.execute("COMMIT")
 

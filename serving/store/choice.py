@@ -21,6 +21,8 @@ class Store:
     users: UserStore
     items: ItemLog
     events: EventLog
+    kind: str
+    """`sqlite` or `redis`."""
     name: str
     """For people; without secrets."""
     close: Callable[[], None]
@@ -33,6 +35,7 @@ def open_sqlite(database: Database, *, most_events: int = MAX_STORED_EVENTS) -> 
         SqliteStore(database, most_events=most_events),
         SqliteItemLog(database),
         SqliteEventLog(database),
+        SQLITE,
         str(database.path),
         database.close,
     )
@@ -58,7 +61,7 @@ def open_redis(
         users.close()
         server.close()
 
-    return Store(users, RedisItemLog(server), RedisEventLog(server), server.name, close)
+    return Store(users, RedisItemLog(server), RedisEventLog(server), "redis", server.name, close)
 
 
 def open_store(

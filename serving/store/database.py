@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 30
 """How long one process waits for the transaction of another."""
+_CHECKPOINT_MS = 1000
+"""How long a checkpoint waits for readers."""
 _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -73,6 +75,14 @@ class Database:
         if done is None:
             raise StoreUnavailable(f"cannot write {self.path.name}: it is closed")
         return done
+
+    def checkpoint(self) -> bool:
+        """Bring all that was written into the file and empty the log beside it, which has what was
+        deleted for as long as nobody does. Returns whether no reader kept it from that."""
+        with self._errors("checkpoint"), closing(self._connect()) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def close(self) -> None:
         """Finish what was begun and let go of the file."""

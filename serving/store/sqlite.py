@@ -140,7 +140,9 @@ class SqliteStore:
 
     def delete_user(self, user_id: str, *, now_us: int) -> bool:
         """Forget all about a user, and remember when; returns whether anything was known."""
-        return self.database.write(partial(delete_user, user_id=user_id, now_us=now_us))
+        known = self.database.write(partial(delete_user, user_id=user_id, now_us=now_us))
+        self.database.checkpoint()  # the log beside the file has what was written of them
+        return known
 
     def num_users(self) -> int:
         """How many users have a history or a profile."""

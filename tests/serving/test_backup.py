@@ -46,6 +46,24 @@ def stored(state: Path) -> list[str]:
     return [name for (text,) in rows for name in json.loads(text)]
 
 
+def test_a_backup_that_is_restored_twice_loses_no_event_from_exports(
+    state: Path, tmp_path: Path
+) -> None:
+    """The exports know events by their numbers, which no two events may have."""
+    back_up(state, tmp_path / "backup")
+    exported: list[int] = []
+    for life in range(2):
+        again = tmp_path / f"life-{life}"
+        restore(tmp_path / "backup", again)
+        database = Database(again / "store.db")
+        events = [Event("v", item_id(i), "watch", f"{life}-{i}", 5000 + i) for i in range(3)]
+        SqliteStore(database).record(events, since_us=0, negative=frozenset()).result(10)
+        rows = database.read("SELECT number FROM event_log ORDER BY number DESC LIMIT 3")
+        exported += [number for (number,) in rows]
+        database.close()
+    assert len(set(exported)) == 6
+
+
 def test_what_was_backed_up_is_restored(state: Path, tmp_path: Path) -> None:
     done = penchant("backup", str(tmp_path / "backup"), "--state", str(state))
     assert done.returncode == 0, done.stderr

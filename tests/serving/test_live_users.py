@@ -1,6 +1,7 @@
 """What is known of a user at this moment: all that they have seen, what they rejected, and what
 the request says that they did just now."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -218,3 +219,19 @@ def test_events_that_enter_no_history_do_not_crowd_out_those_that_do(
     acts(store, [9] * 200, "impression", start=5000)
     (reader,) = answer(generation, store, EmbedRequest(queries=[UserQuery("u")])).readers
     assert reader.rows.tolist() == list(range(MAX_HISTORY))
+
+
+def test_a_moment_may_be_ahead_of_the_clock_as_events_may(
+    generation: Generation, store: SqliteStore, world: World
+) -> None:
+    now = time.time_ns() // 1000
+    moment = History([item_id(4), item_id(9)], ["watch", "hide"], [now - 5, now + 2_000_000])
+    query = UserQuery("nobody", moment=moment)
+    assert 9 not in shown(generation, store, query)
+    np.testing.assert_allclose(interests(generation, store, query), world.interests([4]), atol=1e-6)
+    far = History([item_id(4), item_id(9)], ["watch", "hide"], [now, now + 3_600_000_000])
+    request = EmbedRequest(queries=[UserQuery("nobody", moment=far)])
+    (reader,) = answer(generation, store, request).readers
+    assert [(e.code, e.field) for e in reader.errors] == [
+        ("CLOCK_SKEW", "queries[0].moment.timestamps_us[1]")
+    ]

@@ -154,3 +154,19 @@ def test_a_deleted_user_is_gone_from_every_table(store: SqliteStore, tmp_path: P
     checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     checkpoint.close()
     assert b"secret-" not in (tmp_path / "store.db").read_bytes()
+
+
+def test_nothing_of_a_deleted_user_is_left_in_any_file(store: SqliteStore, tmp_path: Path) -> None:
+    names = [b"needle-user", b"needle-item"]
+    events = [event(f"n{i}", 1000 + i, user="needle-user", item="needle-item") for i in range(40)]
+    record(store, *events)
+    record(store, *(event(f"o{i}", 1000 + i, user="other") for i in range(40)))
+
+    def found() -> int:
+        files = [path.read_bytes() for path in tmp_path.iterdir()]
+        return sum(content.count(name) for content in files for name in names)
+
+    assert found() > 40
+    assert store.delete_user("needle-user", now_us=10_000)
+    assert found() == 0
+    assert len(stored(store, "other").item_ids) == 40

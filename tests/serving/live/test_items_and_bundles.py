@@ -11,14 +11,18 @@ import pytest
 
 from model.bundle import ITEMS, open_bundle
 from model.items import write_items
-from serving.config import Limits
+from model.schema import Event, Feature, Schema
+from serving.config import Limits, ServerConfig
 from serving.domain import NO_LIMIT, ItemChange
+from serving.errors import BadRequest
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
+from serving.live.compactor import Compactor
 from serving.live.encode import ItemEncoder
 from serving.live.follower import Follower, apply_items, vectors_from
-from serving.live.ingest import Taken, UpsertRequest, delete_items, upsert_items
-from serving.store.base import store_path
+from serving.live.ingest import Taken, UpsertRequest, check_change, delete_items, upsert_items
+from serving.live.sealed import put_sealed, sealed
+from serving.store.base import segments_path, store_path
 from serving.store.database import Database
 from serving.store.item_log import ItemLog, StoredItem
 from serving.store.sqlite_items import SqliteItemLog
@@ -190,3 +194,63 @@ def test_a_delete_at_the_same_time_refuses_one_change(
     assert taken.num_taken == 3
     assert [(error.index, error.field) for error in taken.errors] == [(1, "items[1].kind")]
     assert shop.shown("n0", "n1", "n2", "brief") == [True, True, True, False]
+
+
+def test_segments_let_go_of_what_was_deleted(shop: Shop, bundle: Path) -> None:
+    config = ServerConfig(bundle=bundle, state=shop.database.path.parent, seal_rows=1)
+    compactor = Compactor(config, shop.database, shop.log, generation=shop.generation)
+    shop.write(ItemChange(item_id="kept", kind="product"), price(item_id(0)))
+    for number in range(3):
+        ids = [f"n{number}-{i}" for i in range(20)]
+        shop.write(*(ItemChange(item_id=one, kind="product") for one in ids))
+        compactor.seal_all()
+        delete_items([*ids, item_id(1 + number)], shop.log, shop.two, Limits())
+        compactor.seal_all()
+        segment = compactor._opened()
+        assert segment is not None
+        assert sorted(segment.ids_of(np.arange(segment.num_rows))) == [item_id(0), "kept"]
+    shop.one.look()
+    assert shop.shown("kept", "n0-1", *(item_id(row) for row in range(5))) == (
+        [True, False, True, False, False, False, True]
+    )
+    anew = Follower(shop.generation, shop.database, shop.log)
+    assert anew.catalogue.rows_of(["n0-1"]).tolist() == [-1]
+    assert anew.catalogue.shown_of([item_id(1), item_id(4)])[1].tolist() == [False, True]
+
+
+def test_segments_of_bundles_that_are_gone_are_removed(shop: Shop, bundle: Path) -> None:
+    state = shop.database.path.parent
+    config = ServerConfig(bundle=bundle, state=state, seal_rows=1)
+    compactor = Compactor(config, shop.database, shop.log, generation=shop.generation)
+    shop.write(ItemChange(item_id="kept", kind="product"))
+    compactor.seal_all()
+    version = shop.generation.version
+    other = segments_path(state) / f"{'f' * 12}-000000000001"
+    other.mkdir()
+    put_sealed(shop.database, shop.log, "f" * 64, other.name, 1)
+    compactor.keep_only({version, "f" * 64})
+    assert other.exists()
+    compactor.keep_only({version})
+    assert [one.name[:12] for one in segments_path(state).iterdir()] == [version[:12]]
+    assert sealed(shop.database, shop.log, "f" * 64) is None
+    assert sealed(shop.database, shop.log, version) is not None
+
+
+def test_a_vector_of_a_wrong_length_is_refused() -> None:
+    schema = Schema(
+        name="vectors",
+        time="none",
+        item_features={"look": Feature(type="vector", dim=4)},
+        user_features={},
+        events={"view": Event(role="engagement")},
+    )
+    for given in (np.ones(2, np.float32), np.ones(5, np.float32)):
+        with pytest.raises(BadRequest, match="4"):
+            check_change(
+                ItemChange(item_id="a", kind="product", features={"look": given}), schema, Limits()
+            )
+    check_change(
+        ItemChange(item_id="a", kind="product", features={"look": np.ones(4, np.float32)}),
+        schema,
+        Limits(),
+    )
