@@ -70,6 +70,8 @@ def open_mapped(path: Path) -> Any:
     np.ctypeslib.as_array(fields).reshape(-1, 3)[:, 0] = sizes
     mapped.read_only, mapped.totsize, mapped.prefetch_nthread = True, end, 0
     mapped.do_mmap()
+    if mapped.compute_ntotal() != index.ntotal:  # the fields lie otherwise in another FAISS
+        raise AssertionError("FAISS lays out OnDiskOneList otherwise than this version expects")
     whole.replace_invlists(mapped, True)
     mapped.this.disown()  # the index frees it
     return index
