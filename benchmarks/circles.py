@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import faiss
 import numpy as np
@@ -252,41 +252,46 @@ def main() -> None:
         judged(a, truth_of(world, a.ids), figures)
         lasting(a, b, "another_seed", truth_of(world, b.ids), figures)
         lasting(old, a, "new_items", truth_of(world, a.ids), figures)
-    means = {name: round(mean(values), 4) for name, values in figures.items()}
     if args.movielens:
-        means |= genres(space_of(args.movielens))
+        figures |= genres(space_of(args.movielens))
     write_result(
         args.name,
         title="Circles: how true, and how lasting",
-        figures=means,
-        table=_table(means),
-        notes=_notes(means, args.seeds, args.minutes),
+        figures={name: [round(one, 4) for one in values] for name, values in figures.items()},
+        table=_table(figures),
+        notes=_notes(figures, args.seeds, args.minutes),
         command=f"python benchmarks/circles.py --work DIR --seeds {' '.join(map(str, args.seeds))}",
     )
 
 
-def genres(space: Space) -> dict[str, float]:
+def genres(space: Space) -> dict[str, list[float]]:
     """Purity of circles against MovieLens' genres: each movie's first."""
     first = [one[0] if one else "none" for one in space.items["genres"].to_pylist()]
     found: dict[str, list[float]] = {}
     judged(space, {"circle": first, "district": first}, found)
-    return {f"genres_{name}": round(value, 4) for name, (value,) in found.items()}
+    return {f"genres_{name}": values for name, values in found.items()}
 
 
-def _table(means: dict[str, float]) -> list[list[str]]:
+def _shown(values: Sequence[float], form: str) -> str:
+    """The mean, and how far the worlds lie apart."""
+    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{spread}"
+
+
+def _table(figures: dict[str, list[float]]) -> list[list[str]]:
     rows = [["", "Penchant", "reference", "reference"]]
     for of in ("", "genres_"):
         for level in LEVELS:
             for what in ("purity", "nmi"):
                 key = f"{of}{level}_{what}_"
-                if f"{key}penchant" in means:
+                if f"{key}penchant" in figures:
                     true = "true interests" if level == "circle" else "true districts"
                     rows.append(
                         [
                             f"{what} of {level}s against {'genres' if of else true}",
-                            f"{means[key + 'penchant']:.3f}",
-                            f"{means[key + 'k_means']:.3f} (k-means)",
-                            f"{means[key + 'random']:.3f} (random)",
+                            _shown(figures[key + "penchant"], ".3f"),
+                            f"{_shown(figures[key + 'k_means'], '.3f')} (k-means)",
+                            f"{_shown(figures[key + 'random'], '.3f')} (random)",
                         ]
                     )
     cases = {"another_seed": "another seed", "new_items": "a tenth of new items"}
@@ -298,28 +303,29 @@ def _table(means: dict[str, float]) -> list[list[str]]:
                 rows.append(
                     [
                         f"{words}, {level}s, after {said}",
-                        f"{means[key + 'penchant']:.1%}",
-                        f"{means[key + 'matched_only']:.1%} (found anew, then matched)",
-                        f"{means[key + 'rows']:.1%} (rows as ids)",
+                        _shown(figures[key + "penchant"], ".1%"),
+                        f"{_shown(figures[key + 'matched_only'], '.1%')} (anew, then matched)",
+                        f"{_shown(figures[key + 'rows'], '.1%')} (rows as ids)",
                     ]
                 )
             key = f"{case}_{level}_purity_"
             rows.append(
                 [
                     f"purity of {level}s then",
-                    f"{means[key + 'penchant']:.3f}",
-                    f"{means[key + 'matched_only']:.3f} (found anew)",
+                    _shown(figures[key + "penchant"], ".3f"),
+                    f"{_shown(figures[key + 'matched_only'], '.3f')} (found anew)",
                     "–",
                 ]
             )
     return rows
 
 
-def _notes(means: dict[str, float], seeds: Sequence[int], minutes: float) -> str:
+def _notes(figures: dict[str, list[float]], seeds: Sequence[int], minutes: float) -> str:
+    worlds = ", ".join(map(str, seeds))
     return (
-        f"Means over the worlds {', '.join(map(str, seeds))}: {USERS} people, {ITEMS:,} items, 49 "
+        f"Mean and standard deviation over the worlds {worlds}: {USERS} people, {ITEMS:,} items, 49 "
         f"true interests in 11 districts; towers of the recipe `demo`, {minutes:g} minutes at "
-        f"most each. {means['circles']:.0f} circles, {means['districts']:.0f} districts. An item's "
+        f"most each. {mean(figures['circles']):.0f} circles, {mean(figures['districts']):.0f} districts. An item's "
         "true interest is the strongest of its mixture. Rows as ids: the number means nothing to "
         "start with, so nearly no item keeps it, though every number is there again."
     )
