@@ -322,10 +322,11 @@ def _table(figures: dict[str, list[float]]) -> list[list[str]]:
 
 def _notes(figures: dict[str, list[float]], seeds: Sequence[int], minutes: float) -> str:
     worlds = ", ".join(map(str, seeds))
+    circles, districts = (mean(figures[name]) for name in ("circles", "districts"))
     return (
-        f"Mean and standard deviation over the worlds {worlds}: {USERS} people, {ITEMS:,} items, 49 "
-        f"true interests in 11 districts; towers of the recipe `demo`, {minutes:g} minutes at "
-        f"most each. {mean(figures['circles']):.0f} circles, {mean(figures['districts']):.0f} districts. An item's "
+        f"Mean and standard deviation over the worlds {worlds}: {USERS} people, {ITEMS:,} items, "
+        f"49 true interests in 11 districts; towers of the recipe `demo`, {minutes:g} minutes at "
+        f"most each. {circles:.0f} circles, {districts:.0f} districts. An item's "
         "true interest is the strongest of its mixture. Rows as ids: the number means nothing to "
         "start with, so nearly no item keeps it, though every number is there again."
     )
