@@ -98,15 +98,14 @@ def write_index(index: Any, path: Path) -> None:
 
 
 def open_index(path: Path) -> Any:
-    """Open index.faiss memory-mapped, or index.lists where it is there.
+    """Open index.lists where it is there, else index.faiss memory-mapped.
 
     The caller has verified the checksums. Raises BundleRejected where index.lists does not fit
     together.
     """
-    mapped = path.with_suffix(LISTS)
-    if mapped.exists():
-        return open_mapped(mapped)
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    lists = path.with_suffix(LISTS)
+    mapped = open_mapped(lists) if lists.exists() else None
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC) if mapped is None else mapped
 
 
 def recall_of(

@@ -47,11 +47,18 @@ def write_mapped(index: Any, path: Path) -> None:
         file.write(np.array([len(sizes), len(serialized)], np.int64).data)
 
 
-def open_mapped(path: Path) -> Any:
-    """The index, whose lists stay in the file.
+def open_mapped(path: Path) -> Any | None:
+    """The index, whose lists stay in the file; None where this FAISS cannot be shown them.
 
     Raises BundleRejected where the file does not fit together.
     """
+    try:
+        return _open(path)
+    except (ValueError, RuntimeError) as error:  # NumPy's and FAISS's
+        raise BundleRejected(f"{path} is not what it should be: {error}") from error
+
+
+def _open(path: Path) -> Any | None:
     data = np.memmap(path, np.uint8, "r")
     num_lists, head_bytes = data[-2 * _NUMBER_BYTES :].view(np.int64).tolist()
     head = data[len(data) - 2 * _NUMBER_BYTES - head_bytes : -2 * _NUMBER_BYTES]
@@ -66,12 +73,14 @@ def open_mapped(path: Path) -> Any:
     mapped: Any = faiss.OnDiskInvertedLists(num_lists, whole.code_size, str(path))
     mapped.set_all_lists_sizes(faiss.swig_ptr(room))
     # That was the room they have, and so where each lies; their sizes leave the filling out.
-    fields = (ctypes.c_size_t * (3 * num_lists)).from_address(int(mapped.lists.data().this))
-    np.ctypeslib.as_array(fields).reshape(-1, 3)[:, 0] = sizes
+    numbers = (ctypes.c_size_t * (3 * num_lists)).from_address(int(mapped.lists.data().this))
+    fields = np.ctypeslib.as_array(numbers).reshape(-1, 3)
+    places = (np.cumsum(room) - room) * (whole.code_size + _ROW_BYTES)
+    if not np.array_equal(fields, np.stack([room, room, places], axis=1)):
+        return None  # not of one's size, room and place, as they lie in the FAISS known here
+    fields[:, 0] = sizes
     mapped.read_only, mapped.totsize, mapped.prefetch_nthread = True, end, 0
     mapped.do_mmap()
-    if mapped.compute_ntotal() != index.ntotal:  # the fields lie otherwise in another FAISS
-        raise AssertionError("FAISS lays out OnDiskOneList otherwise than this version expects")
     whole.replace_invlists(mapped, True)
     mapped.this.disown()  # the index frees it
     return index

@@ -145,6 +145,19 @@ class Generation:
         until: Int64 = pc.fill_null(times, 0).to_numpy(zero_copy_only=False)
         return until
 
+    def available_of(self, rows: Int64) -> Bool:
+        """[n] whether the items at these rows were available when the bundle was made, expired or
+        not; True for a row of -1."""
+        if "available" not in self.items.table.column_names:
+            # Nothing was retired for that then; or another writer has not kept the column.
+            expires, as_of = self.expires_of(rows), self.bundle.manifest.as_of
+            end = 0 if as_of is None else round(as_of.timestamp() * 1e6)
+            there: Bool = (rows < self.items.num_active) | ((expires > 0) & (expires <= end))
+            return there
+        found = self.items.table["available"].take(pa.array(rows, mask=rows < 0))
+        there = pc.fill_null(found.combine_chunks(), True).to_numpy(zero_copy_only=False)
+        return there
+
     def codes_of(self, name: str) -> Int32:
         """[N] a number for each row's value of one of `groupable`, -1 for none; made once."""
         codes = self._codes.get(name)

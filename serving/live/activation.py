@@ -41,7 +41,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 def open_generation(config: ServerConfig, path: Path, version: str) -> Generation:
     """Verify, open and warm up a bundle. version: the one it must have; empty: any.
 
-    Raises BundleRejected and ConfigError, whatever is wrong with the bundle.
+    Raises BundleRejected for whatever is wrong with it, ConfigError, OSError and MemoryError.
     """
     try:
         return _open_generation(config, path, version)
@@ -49,7 +49,7 @@ def open_generation(config: ServerConfig, path: Path, version: str) -> Generatio
         raise
     except Exception as error:  # its checksums hold, and something in it is not what it should be
         raise BundleRejected(
-            f"{path} cannot be opened ({type(error).__name__}: {error}). Export it again."
+            f"{path} cannot be opened here ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -231,6 +231,7 @@ class Activator:
     def __init__(self, config: ServerConfig, database: Database, items: ItemLog) -> None:
         self._config, self._database, self._items = config, database, items
         self._log = GenerationLog(database)
+        self._is_tidy = False
 
     def step(self, compactor: Compactor) -> Compactor:
         """Where somebody asked for a bundle: verify, check and activate it.
@@ -240,14 +241,7 @@ class Activator:
         coming = self._log.coming()
         if coming is None:
             return compactor
-        try:
-            return self._brought(coming, compactor)
-        finally:
-            kept = (self._log.active(), self._log.previous())
-            compactor.keep_only({one.version for one in kept if one is not None})
-
-    def _brought(self, coming: StoredGeneration, compactor: Compactor) -> Compactor:
-        """The compactor of what is active afterwards."""
+        self._is_tidy = False
         try:
             mine = self._prepare(coming, compactor)
             self._wait_for_workers(coming.number)
@@ -259,6 +253,14 @@ class Activator:
             return compactor  # a worker could not open it, and said so
         self._log.flip(coming.number)
         return mine
+
+    def tidy(self, compactor: Compactor) -> None:
+        """Remove the segments of bundles that are neither active nor were before, where there may
+        be any. Raises StoreUnavailable."""
+        if not self._is_tidy:
+            kept = (self._log.active(), self._log.previous())
+            compactor.keep_only({one.version for one in kept if one is not None})
+            self._is_tidy = True
 
     def _prepare(self, coming: StoredGeneration, compactor: Compactor) -> Compactor:
         generation = open_generation(self._config, coming.path, coming.version)

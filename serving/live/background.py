@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 
 from model.errors import PenchantError
@@ -28,6 +29,7 @@ from serving.store.generations import GenerationLog
 
 _POLL_SECONDS = 0.1
 _NICENESS = 10
+_CHECKPOINT_SECONDS = 60.0
 
 
 def run(config: ServerConfig, stopping: threading.Event) -> None:
@@ -45,10 +47,15 @@ def run(config: ServerConfig, stopping: threading.Event) -> None:
         generation = open_generation(config, path, version)
         compactor = Compactor(config, database, store.items, generation=generation)
         activator = Activator(config, database, store.items)
+        due = 0.0
         while not stopping.wait(_POLL_SECONDS):
             try:
                 compactor = activator.step(compactor)
+                activator.tidy(compactor)
                 compactor.step()
+                if time.monotonic() >= due:
+                    database.checkpoint()  # what a deletion could not empty while somebody read
+                    due = time.monotonic() + _CHECKPOINT_SECONDS
             except (StoreUnavailable, OSError) as error:
                 logger().error("could not seal, trying again", reason=str(error))
                 stopping.wait(10.0)

@@ -85,10 +85,7 @@ class ItemEncoder:
         if all(one.is_available is not None and one.expires_us is not None for one in items):
             return list(items)
         generation, rows = self._generation, self.rows_beneath(items)
-        retired = rows >= generation.items.num_active
-        expires = generation.expires_of(rows)
-        # What had expired when the bundle was made was retired for that: more time brings it back.
-        available = ~retired | ((expires > 0) & (expires <= self._as_of))
+        expires, available = generation.expires_of(rows), generation.available_of(rows)
         return [
             replace(
                 item,
@@ -126,10 +123,10 @@ class ItemEncoder:
         known = [not one.is_whole or 0 < one.created_us <= self._as_of for one in items]
         return np.where(known, rows, -1)
 
-    def whole(self, items: Sequence[StoredItem]) -> list[StoredItem]:
+    def known(self, items: Sequence[StoredItem]) -> list[StoredItem]:
         """Those of which it is known what they are: no changes of what this bundle lacks."""
         beneath = self.rows_beneath(items).tolist()
-        return [one for one, row in zip(items, beneath, strict=True) if one.kind or row >= 0]
+        return [one for one, row in zip(items, beneath, strict=True) if one.is_whole or row >= 0]
 
     def table(self, items: Sequence[StoredItem], vectors: Float32) -> pa.Table:
         """The items as rows of items.arrow: its columns, and the circle nearest to each vector."""
@@ -230,13 +227,19 @@ def _led(items: Sequence[StoredItem], vectors: Float32, vectors_of: VectorsOf) -
         return vectors
     own = {item.item_id: i for i, item in enumerate(items)}
     led = vectors.copy()
+    # What comes together counts as it comes; all others are asked for at once.
+    asked = list({to: None for i in linked for _, to in items[i].links if to not in own})
+    known, found = vectors_of(asked)
+    place_of = {to: place for place, to in enumerate(asked) if known[place]}
     for i in linked:
-        ids = [to for _, to in items[i].links]
-        known, others = vectors_of(ids)
-        for place, to in enumerate(ids):
-            if to in own:  # what comes together counts as it comes
-                known[place], others[place] = True, vectors[own[to]]
-        others = others[known]
+        named = [to for _, to in items[i].links]
+        others = np.array(
+            [
+                vectors[own[to]] if to in own else found[place_of[to]]
+                for to in named
+                if to in own or to in place_of
+            ]
+        )
         if not len(others):
             continue
         mixed = (1 - LINK_SHARE) * vectors[i] + LINK_SHARE * others.mean(axis=0)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import BundleRejected
+from serving.domain import NO_LIMIT, Budget
 from serving.errors import StoreUnavailable
 from serving.generation import Generation
 from serving.live.catalogue import Catalogue
@@ -99,10 +100,10 @@ class Follower:
         """Something was written just now: look at once."""
         self._hint.set()
 
-    def vectors_of(self, ids: Sequence[str]) -> tuple[Bool, Float32]:
-        """Which of these items are known [n], and their vectors [n, D]: also of those that another
+    def vectors_of(self, budget: Budget) -> VectorsOf:
+        """Which of some items are known [n], and their vectors [n, D]: also of those that another
         worker has taken just now."""
-        return vectors_from(self.catalogue, self.encoder, self._log)(ids)
+        return vectors_from(self.catalogue, self.encoder, self._log, budget)
 
     def _run(self) -> None:
         failing, due = False, 0.0
@@ -260,7 +261,9 @@ class Follower:
             catalogue.kill(gone)
 
 
-def vectors_from(catalogue: Catalogue, encoder: ItemEncoder, log: ItemLog) -> VectorsOf:
+def vectors_from(
+    catalogue: Catalogue, encoder: ItemEncoder, log: ItemLog, budget: Budget = NO_LIMIT
+) -> VectorsOf:
     """Which of some items are known, and their vectors: of a catalogue, and where it lacks one, of
     what the store has by now. A room may come before its product in the feed."""
 
@@ -270,9 +273,9 @@ def vectors_from(catalogue: Catalogue, encoder: ItemEncoder, log: ItemLog) -> Ve
         stored = log.read([ids[i] for i in np.flatnonzero(~known).tolist()]) if len(ids) else {}
         # Its own links, if it has any, are left aside: nothing goes round in circles.
         there = [replace(one, links=()) for one in stored.values() if not one.is_deleted]
-        alone = encoder.whole(there)
+        alone = encoder.known(there)
         if alone:
-            made = encoder.encode(alone, vectors_of).vectors
+            made = encoder.encode(alone, vectors_of, budget).vectors
             of = {one.item_id: vector for one, vector in zip(alone, made, strict=True)}
             for i in np.flatnonzero(~known).tolist():
                 if ids[i] in of:
@@ -292,7 +295,7 @@ def apply_items(
     catalogue.kill([item.item_id for item in items if not item.is_shown(now)])
     # What cannot be retrieved any more may be named by histories still; what is deleted may not,
     # nor may that of which this bundle knows a change alone.
-    kept = encoder.whole([item for item in items if not item.is_deleted])
+    kept = encoder.known([item for item in items if not item.is_deleted])
     if not kept:
         return
     encoded = encoded_items(catalogue, encoder, kept, log)

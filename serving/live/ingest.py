@@ -72,7 +72,7 @@ def upsert_items(request: UpsertRequest, log: ItemLog, follower: Follower, limit
     if not kept:
         return Taken(0, log.newest(), sorted(errors, key=lambda error: error.index))
     encoded = follower.encoder.encode(
-        [new for *_, new in kept], follower.vectors_of, request.budget
+        [new for *_, new in kept], follower.vectors_of(request.budget), request.budget
     )
     request.budget.check()
     upserts, places = [], []

@@ -8,6 +8,7 @@ tables' names (layout.py) and nothing of what they mean.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -22,8 +23,8 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 30
 """How long one process waits for the transaction of another."""
-_CHECKPOINT_MS = 1000
-"""How long a checkpoint waits for readers."""
+_CHECKPOINT_TRIES, _CHECKPOINT_PAUSE = 5, 0.02
+"""How often a checkpoint is tried, and the seconds between, for readers to finish."""
 _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -80,9 +81,14 @@ class Database:
         """Bring all that was written into the file and empty the log beside it, which has what was
         deleted for as long as nobody does. Returns whether no reader kept it from that."""
         with self._errors("checkpoint"), closing(self._connect()) as connection:
-            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+            # Never waiting inside SQLite: a checkpoint that waits for readers keeps writers out.
+            connection.execute("PRAGMA busy_timeout = 0")
+            for _ in range(_CHECKPOINT_TRIES):
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return True
+                time.sleep(_CHECKPOINT_PAUSE)
+        return False
 
     def close(self) -> None:
         """Finish what was begun and let go of the file."""

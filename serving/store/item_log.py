@@ -84,10 +84,12 @@ def changed(
     """
     if old is None or old.is_deleted:
         # What was deleted begins anew: nothing of the bundle's lies beneath it any more.
-        is_whole = old is not None or not in_bundle
-        said: tuple[bool | None, int | None] = (True, NEVER) if is_whole else (None, None)
-        old = StoredItem(change.item_id, 0, "", {}, (), is_whole, False, *said, 0, None, "", now_us)
-    if not (change.kind or old.kind) and (old.is_whole or not in_bundle):
+        anew = old is not None or not in_bundle
+        said: tuple[bool | None, int | None] = (True, NEVER) if anew else (None, None)
+        old = StoredItem(change.item_id, 0, "", {}, (), anew, False, *said, 0, None, "", now_us)
+    # What the bundle no longer has is given whole, too: what was said of it, and its kind anew.
+    is_whole = old.is_whole or not in_bundle
+    if is_whole and not (change.kind or (old.is_whole and old.kind)):
         raise BadRequest("a new item needs a kind", field="kind")
     return StoredItem(
         change.item_id,
@@ -95,7 +97,7 @@ def changed(
         change.kind or old.kind,
         {**old.features, **change.features},
         old.links if change.links is None else tuple(change.links),
-        old.is_whole,
+        is_whole,
         False,
         old.is_available if change.available is None else change.available,
         old.expires_us if change.expires_at_us is None else change.expires_at_us,

@@ -86,6 +86,19 @@ def test_what_was_made_of_another_state_is_not_kept(log: ItemLog) -> None:
     assert (item.encoded, item.encoded_by) == (None, "")
 
 
+def test_what_nobody_has_said_stays_unsaid(log: ItemLog) -> None:
+    log.upsert([upsert("a", kind="", in_bundle=True), upsert("b", available=False)])
+    items = log.read(["a", "b"])
+    assert (items["a"].is_available, items["a"].expires_us, items["a"].is_whole) == (
+        None,
+        None,
+        False,
+    )
+    assert (items["b"].is_available, items["b"].expires_us, items["b"].is_whole) == (False, 0, True)
+    log.upsert([upsert("a", kind="", in_bundle=True, expires_at_us=5)])
+    assert (log.read(["a"])["a"].is_available, log.read(["a"])["a"].expires_us) == (None, 5)
+
+
 def test_two_changes_of_one_item_in_a_call(log: ItemLog) -> None:
     changes = [upsert("a", features={"x": 1}), upsert("b"), upsert("a", features={"y": 2})]
     last, _ = log.upsert(changes)

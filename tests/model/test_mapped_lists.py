@@ -1,5 +1,6 @@
 """index.lists: an index whose lists lie in a file finds what the index in memory finds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import faiss
@@ -46,19 +47,42 @@ def test_it_outlives_a_file_that_is_removed(vectors: np.ndarray, tmp_path: Path)
     index = build_ivf(vectors, vectors[:200], num_lists=16)
     write_mapped(index, tmp_path / "a.lists")
     mapped = open_mapped(tmp_path / "a.lists")
+    assert mapped is not None
     (tmp_path / "a.lists").unlink()
     how = reading(4)
     one, two = (x.search(vectors[:9], 10, params=how)[1] for x in (index, mapped))
     assert np.array_equal(one, two)
 
 
-def test_a_file_that_does_not_fit_together(vectors: np.ndarray, tmp_path: Path) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "short": lambda whole: whole[:10],
+    "without a block": lambda whole: whole[768:],
+    "without its end": lambda whole: whole[:-16],
+    "noise": lambda whole: np.random.default_rng(0).bytes(len(whole)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_that_does_not_fit_together(
+    vectors: np.ndarray, tmp_path: Path, damage: str
+) -> None:
     write_index(build_ivf(vectors, vectors[:200], num_lists=16), tmp_path / "index.faiss")
     file = tmp_path / "index.lists"
-    whole = file.read_bytes()
-    file.write_bytes(whole[768:])
-    with pytest.raises(BundleRejected, match=r"index\.lists does not fit together"):
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    with pytest.raises(BundleRejected, match=r"index\.lists"):
         open_index(tmp_path / "index.faiss")
+
+
+def test_another_layout_of_lists_in_memory_is_noticed(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then index.faiss is read, which has all there is."""
+    write_index(build_ivf(vectors, vectors[:200], num_lists=16), tmp_path / "index.faiss")
+    monkeypatch.setattr(faiss.OnDiskInvertedLists, "set_all_lists_sizes", lambda self, sizes: None)
+    index = open_index(tmp_path / "index.faiss")
+    lists = faiss.downcast_InvertedLists(parts(index)[0].invlists)
+    assert not isinstance(lists, faiss.OnDiskInvertedLists) and index.ntotal == NUM
 
 
 def test_none_is_left_beside_an_exact_index(vectors: np.ndarray, tmp_path: Path) -> None:

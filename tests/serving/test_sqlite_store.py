@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +171,20 @@ def test_nothing_of_a_deleted_user_is_left_in_any_file(store: SqliteStore, tmp_p
     assert store.delete_user("needle-user", now_us=10_000)
     assert found() == 0
     assert len(stored(store, "other").item_ids) == 40
+
+
+def test_who_is_deleted_while_somebody_reads(store: SqliteStore, tmp_path: Path) -> None:
+    """A backup reads for minutes. Nobody waits for it, and the log is emptied afterwards."""
+    record(store, event("n", 1000, user="needle-user"), event("o", 1000, user="other"))
+    reader = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM users").fetchone()
+    begun = time.monotonic()
+    assert store.delete_user("needle-user", now_us=10_000)
+    record(store, event("p", 2000, user="other"))
+    assert time.monotonic() - begun < 5
+    assert not store.database.checkpoint()
+    reader.execute("ROLLBACK")
+    reader.close()
+    assert store.database.checkpoint()
+    assert not any(b"needle" in path.read_bytes() for path in tmp_path.iterdir())

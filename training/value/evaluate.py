@@ -83,7 +83,7 @@ class HeadRankings:
             "num_exposures": one.num_exposures,
             "num_positives": one.num_positives,
             "num_users": one.num_users,
-            "mean_probability": self.mean_probability,
+            "mean_probability": _or_none(self.mean_probability),
             "reliability": None if self.reliability is None else asdict(self.reliability),
         }
 

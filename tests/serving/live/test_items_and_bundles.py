@@ -24,7 +24,7 @@ from serving.live.ingest import Taken, UpsertRequest, check_change, delete_items
 from serving.live.sealed import put_sealed, sealed
 from serving.store.base import segments_path, store_path
 from serving.store.database import Database
-from serving.store.item_log import ItemLog, StoredItem
+from serving.store.item_log import ItemLog, StoredItem, changed
 from serving.store.sqlite_items import SqliteItemLog
 from tests.serving.rewritten import rewritten
 from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
@@ -32,8 +32,8 @@ from tests.serving.tiny import NUM_ITEMS, NUM_RETIRED, World, item_id
 NUM_ACTIVE = NUM_ITEMS - NUM_RETIRED
 SOON, LATER = 5, 6
 """Rows of the bundle that expire in a moment, and in a year."""
-RETIRED, EXPIRED = NUM_ACTIVE, NUM_ACTIVE + 1
-"""Rows that were not available when the bundle was made, and that had expired then."""
+RETIRED, EXPIRED, BOTH = NUM_ACTIVE, NUM_ACTIVE + 1, NUM_ACTIVE + 2
+"""Rows that were not available when the bundle was made, that had expired then, and both."""
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,13 @@ def bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert as_of is not None
     times: list[datetime | None] = [None] * NUM_ITEMS
     times[SOON], times[LATER] = as_of + timedelta(hours=1), datetime.now(UTC) + timedelta(days=365)
-    times[EXPIRED] = as_of - timedelta(hours=1)
+    times[EXPIRED] = times[BOTH] = as_of - timedelta(hours=1)
     expires = pa.array(times, pa.timestamp("us", "UTC"))
+    available = pa.array([row not in (RETIRED, BOTH) for row in range(NUM_ITEMS)])
 
     def change(folder: Path, body: dict[str, Any]) -> None:
-        write_items(opened.items.table.append_column("expires_at", expires), folder / ITEMS)
+        table = opened.items.table.append_column("expires_at", expires)
+        write_items(table.append_column("available", available), folder / ITEMS)
 
     return rewritten(world.bundle, tmp_path_factory.mktemp("expiring") / "bundle", change)
 
@@ -89,18 +91,16 @@ def price(item: str, amount: float = 9.0, **rest: Any) -> ItemChange:
 
 
 def test_a_change_leaves_what_it_does_not_name(shop: Shop) -> None:
-    rows = (0, SOON, LATER, RETIRED, EXPIRED)
+    rows = (0, SOON, LATER, RETIRED, EXPIRED, BOTH)
     ids = [item_id(row) for row in rows]
     before = shop.shown(*ids)
-    assert before == [True, False, True, False, False]
+    assert before == [True, False, True, False, False, False]
     shop.write(*(price(one) for one in ids))
     assert shop.shown(*ids) == before
-    year = shop.one.catalogue._expiry._due
-    assert len(year) >= 1  # the live row of LATER ends when the bundle says
     # What is named counts.
     shop.write(price(item_id(RETIRED), available=True), price(item_id(0), available=False))
-    shop.write(*(price(item_id(row), expires_at_us=0) for row in (SOON, EXPIRED)))
-    assert shop.shown(*ids) == [False, True, True, True, True]
+    shop.write(*(price(item_id(row), expires_at_us=0) for row in (SOON, EXPIRED, BOTH)))
+    assert shop.shown(*ids) == [False, True, True, True, True, False]
 
 
 def test_an_item_of_the_bundle_still_expires_after_a_change(shop: Shop) -> None:
@@ -141,10 +141,18 @@ def test_what_the_next_bundle_has_learned_of_a_live_item_counts(shop: Shop) -> N
 def test_a_change_of_an_item_that_the_next_bundle_lacks_shows_nothing(shop: Shop) -> None:
     """Of "gone" a price was changed while a bundle knew it; this one does not."""
     cheap = {"price": 1.0}
-    partial = StoredItem("gone", 1, "", cheap, (), False, False, None, None, 1, None, "", 1)
-    catalogue = Catalogue(shop.generation)
-    apply_items(catalogue, ItemEncoder(shop.generation), [partial], shop.log)
-    assert catalogue.rows_of(["gone"]).tolist() == [-1]
+    for kind in ("", "product"):
+        partial = StoredItem("gone", 1, kind, cheap, (), False, False, None, None, 1, None, "", 1)
+        catalogue = Catalogue(shop.generation)
+        apply_items(catalogue, ItemEncoder(shop.generation), [partial], shop.log)
+        assert catalogue.rows_of(["gone"]).tolist() == [-1]
+        # With its kind it is given whole, with what was said of it before.
+        needs_kind = price("gone", 2.0)
+        with pytest.raises(BadRequest, match="needs a kind"):
+            changed(partial, needs_kind, in_bundle=False, now_us=0)
+        given = ItemChange(item_id="gone", kind="product", features={"title": "t"})
+        item = changed(partial, given, in_bundle=False, now_us=0)
+        assert item.is_whole and item.features == {"price": 1.0, "title": "t"}
     refused = shop.write(price("gone"))
     assert [error.field for error in refused.errors] == ["items[0].kind"]
 
