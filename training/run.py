@@ -254,10 +254,13 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     items = read_items_table(dataset)
     encoder = fit_encoder(schema, items, read_users_table(dataset))
     encoder.write(path / "encoder.json")
+    # One kind alone tells no item from another: as content it would be a vector that all share, and
+    # the towers would learn many times slower what tells them apart.
+    tells = len(encoder.item_columns) > 1 or len(items["kind"].unique()) > 1
     tower = config.tower(
         num_items=data.num_items,
         num_events=len(schema.history_events),
-        item_features=_specs(encoder.item_columns),
+        item_features=_specs(encoder.item_columns) if tells else (),
         profile_features=_specs(encoder.profile_columns),
         has_order=schema.has_order,
         has_times=schema.has_times,

@@ -21,7 +21,15 @@ from training.dataset import load_user_ids
 from training.distributed import join
 from training.evaluate import validation_metrics
 from training.export import export_run
-from training.run import BEST, LAST, load_best, open_run, refuse_folder, start_run
+from training.run import (
+    BEST,
+    LAST,
+    load_best,
+    open_run,
+    prepare_run,
+    refuse_folder,
+    start_run,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -234,3 +242,34 @@ def test_a_split_that_asks_for_nothing_is_refused_before_training(
     good.write()
     with pytest.raises(DatasetError, match=r"test part .* asks for nothing .* seen"):
         start_run(good.folder, tmp_path / "run", TINY, rank=join("cpu"), reporter=Silent())
+
+
+@pytest.mark.parametrize(("kinds", "told"), [(["video"], ()), (["video", "live"], ("kind",))])
+def test_one_kind_alone_is_no_content(tmp_path: Path, kinds: list[str], told: Any) -> None:
+    """As content it would be a vector that all items share, which hides what tells them apart."""
+    ids = [f"i{n}" for n in range(60)]
+    dataset = Dataset(
+        folder=tmp_path / "dataset",
+        toml='format = 1\nname = "bare"\ntime = "none"\n\n'
+        '[events]\nview = { role = "engagement" }\nbuy = { role = "conversion" }\n',
+        items=pl.DataFrame(
+            {"item_id": ids, "kind": [kinds[n % len(kinds)] for n in range(60)], "title": ids}
+        ),
+        users=None,
+        links=None,
+        parts=[
+            pl.DataFrame(
+                {
+                    "event_id": [f"e{n}" for n in range(60)],
+                    "user_id": [f"u{n % 6}" for n in range(60)],
+                    "item_id": ids,
+                    "event": ["buy" if n % 4 == 0 else "view" for n in range(60)],
+                }
+            )
+        ],
+    )
+    dataset.write()
+    prepare_run(dataset.folder, tmp_path / "run", replace(TINY, split="leave-one-out"))
+    tower = json.loads((tmp_path / "run" / "run.json").read_text())["tower"]
+    assert tuple(spec["name"] for spec in tower["item_features"]) == told
+    assert (tower["id_dropout"] == 0) == (not told)
