@@ -260,7 +260,8 @@ def main() -> None:
         figures={name: [round(one, 4) for one in values] for name, values in figures.items()},
         table=_table(figures),
         notes=_notes(figures, args.seeds, args.minutes),
-        command=f"python benchmarks/circles.py --work DIR --seeds {' '.join(map(str, args.seeds))}",
+        command=f"python benchmarks/circles.py --work DIR --seeds {' '.join(map(str, args.seeds))}"
+        + " --movielens RUN" * bool(args.movielens),
     )
 
 
