@@ -78,6 +78,7 @@ def served(work: Path, state: Path) -> Iterator[Server]:
     command[command.index(str(work / "state"))] = str(state)
     command[command.index("error")] = "info"
     began = time.perf_counter()
+    state.mkdir(parents=True, exist_ok=True)
     with (state / LOG).open("a") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT
