@@ -61,7 +61,7 @@ SETS = {
     "mule": Set(
         "Taobao (MULE)",
         "mule",
-        "bags",
+        "behaviours",
         ("--target", "buy", "--seen", "converted"),
         candidates=50,
     ),
