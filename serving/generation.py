@@ -136,6 +136,12 @@ class Generation:
         created: Int64 = pc.fill_null(times, UNKNOWN).to_numpy(zero_copy_only=False)
         return created
 
+    @cached_property
+    def as_of_us(self) -> int:
+        """Until when the bundle knows what was done, UTC µs; 0 where it has no times."""
+        as_of = self.bundle.manifest.as_of
+        return 0 if as_of is None else round(as_of.timestamp() * 1e6)
+
     def expires_of(self, rows: Int64) -> Int64:
         """[n] when the items at these rows expire, UTC µs; 0 for never, and for a row of -1."""
         if "expires_at" not in self.items.table.column_names:
@@ -150,9 +156,9 @@ class Generation:
         not; True for a row of -1."""
         if "available" not in self.items.table.column_names:
             # Nothing was retired for that then; or another writer has not kept the column.
-            expires, as_of = self.expires_of(rows), self.bundle.manifest.as_of
-            end = 0 if as_of is None else round(as_of.timestamp() * 1e6)
-            there: Bool = (rows < self.items.num_active) | ((expires > 0) & (expires <= end))
+            expires = self.expires_of(rows)
+            had_expired = (expires > 0) & (expires <= self.as_of_us)
+            there: Bool = (rows < self.items.num_active) | had_expired
             return there
         found = self.items.table["available"].take(pa.array(rows, mask=rows < 0))
         there = pc.fill_null(found.combine_chunks(), True).to_numpy(zero_copy_only=False)

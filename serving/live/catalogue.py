@@ -48,8 +48,7 @@ class Catalogue:
         self.generation, self.segment, self._tally = generation, segment, tally
         value_dim = 0 if generation.value is None else generation.value.dim
         self._num_base = generation.items.num_items
-        as_of = generation.bundle.manifest.as_of
-        self._as_of = UNKNOWN if as_of is None else round(as_of.timestamp() * 1e6)
+        self._as_of = generation.as_of_us or UNKNOWN
         self._delta = Delta(
             generation.schema,
             generation.items.table.schema,

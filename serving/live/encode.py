@@ -77,8 +77,6 @@ class ItemEncoder:
             )
         )
         self._centroids = _centroids(bundle)
-        as_of = bundle.manifest.as_of
-        self._as_of = 0 if as_of is None else round(as_of.timestamp() * 1e6)
 
     def resolved(self, items: Sequence[StoredItem]) -> list[StoredItem]:
         """The items, with what nobody has said of them as the bundle has it."""
@@ -120,7 +118,9 @@ class ItemEncoder:
         has learned of this item, and not of one that had its id before.
         """
         rows = self._generation.items.rows_of([item.item_id for item in items])
-        known = [not one.is_whole or 0 < one.created_us <= self._as_of for one in items]
+        known = [
+            not one.is_whole or 0 < one.created_us <= self._generation.as_of_us for one in items
+        ]
         return np.where(known, rows, -1)
 
     def known(self, items: Sequence[StoredItem]) -> list[StoredItem]:
