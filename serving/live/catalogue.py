@@ -20,6 +20,7 @@ from serving.generation import Generation
 from serving.live.delta import Delta
 from serving.live.encode import Encoded
 from serving.live.expiry import Expiry
+from serving.live.gathering import gathered
 from serving.live.living import Living, search_living
 from serving.live.part import Part
 from serving.live.replaced import living_yet
@@ -346,24 +347,8 @@ class Catalogue:
     def contents(self, sequence: int, *, without: Collection[str] = ()) -> Contents:
         """All live items as a segment can hold them. sequence: the last change that is in them.
         without: those that were deleted since the last segment."""
-        parts: list[tuple[Part, Int64]] = [(self._delta, self._delta.newest_rows())]
-        if self.segment is not None:
-            ids = self.segment.table()["item_id"].to_pylist()
-            kept = self._delta.rows_of(ids) < 0
-            kept &= np.array([one not in without for one in ids], bool)
-            parts.insert(0, (self.segment, np.flatnonzero(kept)))
-        tables = [part.table().take(pa.array(rows)) for part, rows in parts]
-        return Contents(
-            table=pa.concat_tables(tables).combine_chunks(),
-            vectors=np.concatenate([part.vectors.take(rows, axis=0) for part, rows in parts]),
-            value_vectors=np.concatenate(
-                [part.value_vectors.take(rows, axis=0) for part, rows in parts]
-            ),
-            alive=np.concatenate([part.alive[rows] for part, rows in parts]),
-            expires=np.concatenate([part.expires[rows] for part, rows in parts]),
-            replaced=np.flatnonzero(~self._base_alive),
-            sequence=sequence,
-        )
+        replaced = np.flatnonzero(~self._base_alive)
+        return gathered(self.segment, self._delta, replaced, sequence, without)
 
     def _newest_rows(self, ids: Sequence[str]) -> Int64:
         """The newest row of each of these items in each part that has one."""
