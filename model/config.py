@@ -6,9 +6,11 @@ but the error tree, and so runs wherever torch runs.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.errors import ConfigError
+
+Reader = Literal["sequence", "bag"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +35,14 @@ class TowerConfig:
     """Content inputs of the item tower; empty: an ID-only tower."""
     profile_features: tuple[FeatureSpec, ...] = ()
     """User features that join after the transformer."""
+    reader: Reader = "sequence"
+    """What makes a user's state of a history: `sequence`, a transformer over its order; `bag`, a
+    sum over its events, each through a matrix of its kind of event."""
     has_order: bool = True
-    """False drops positions: the dataset does not know the order of events."""
+    """False drops positions: the dataset does not know the order of events, or a bag reads it."""
     has_times: bool = True
-    """False leaves out gaps and idle time: the dataset has no times, and none are invented."""
+    """False leaves out gaps and idle time: the dataset has no times, and none are invented, or a
+    bag reads it."""
     dim: int = 64
     """Length of item and interest vectors, and the transformer's width."""
     num_interests: int = 1
@@ -50,9 +56,6 @@ class TowerConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id, so that content alone stands for a new item."""
-    new_item_weight: float = 1.0
-    """The vector of an item that was never trained is multiplied by it, outside training: content
-    alone scores lower than content and id, and above 1 makes up for it."""
     similarity: Literal["dot", "cosine"] = "dot"
     """cosine scales both towers' vectors to length 1; the score is an inner product either way."""
     objectives: tuple[str, ...] = ("interest",)
@@ -72,6 +75,13 @@ class TowerConfig:
         require(
             self.dim % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of {self.dim}"
         )
+        require(self.reader in get_args(Reader), "reader", self.reader, "sequence or bag")
+        require(
+            self.reader == "sequence" or not (self.has_order or self.has_times),
+            "reader",
+            self.reader,
+            "sequence, where order and times are read",
+        )
         for name in ("dropout", "id_dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, name, value, "at least 0 and below 1")
@@ -81,8 +91,6 @@ class TowerConfig:
             self.id_dropout,
             "0 where items have no content features: nothing would stand for the item",
         )
-        weight = self.new_item_weight
-        require(0 < weight <= 10, "new_item_weight", weight, "above 0, at most 10")
         require(len(self.objectives) >= 1, "objectives", self.objectives, "at least one name")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.bag import Bag, BagLayout
 from model.config import TowerConfig
 from model.features import FeatureMixer
 from model.interests import Interests
@@ -31,6 +32,10 @@ class ItemTower(nn.Module):
         self.ids = nn.Parameter(torch.randn(config.num_items + 1, config.dim) * _INIT_STD)
         self.sparse_ids = False
         """Whether the gradient of `ids` names the rows of a batch alone (training/optimizer.py)."""
+        self.new_item_weight: Tensor
+        """[] What the vector of an item that was never trained is multiplied by outside training
+        (training/new_items.py)."""
+        self.register_buffer("new_item_weight", torch.ones(()))
         self.content = (
             FeatureMixer(config.item_features, prefix="item", dim=config.dim)
             if config.item_features
@@ -67,8 +72,8 @@ class ItemTower(nn.Module):
             vectors = torch.stack([vectors, self.content.mixed(parts), *plain]).sum(dim=0)
         if self.config.similarity == "cosine":
             vectors = F.normalize(vectors, dim=-1)
-        if self.config.new_item_weight != 1 and not self.training:
-            vectors = torch.where(is_new, vectors * self.config.new_item_weight, vectors)
+        if self.content is not None and not self.training:
+            vectors = torch.where(is_new, vectors * self.new_item_weight, vectors)
         return vectors
 
 
@@ -99,9 +104,11 @@ class UserTower(nn.Module):
         dim = config.dim
         self.start = nn.Parameter(torch.randn(dim) * _INIT_STD)
         """Stands before every history, and alone for the empty one."""
+        is_bag = config.reader == "bag"
+        self.bag = Bag(dim, config.num_events, config.dropout) if is_bag else None
         self.events = (
             nn.Parameter(torch.randn(config.num_events + 1, dim) * _INIT_STD)
-            if config.num_events > 1
+            if config.num_events > 1 and not is_bag
             else None
         )
         self.positions = (
@@ -119,7 +126,7 @@ class UserTower(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.feedforward, config.dropout)
-            for _ in range(config.num_layers)
+            for _ in range(0 if is_bag else config.num_layers)
         )
         self.norm = nn.LayerNorm(dim)
         self.interests = Interests(dim, config.num_interests)
@@ -136,14 +143,21 @@ class UserTower(nn.Module):
         events: Tensor,
         positions: Tensor,
         gaps: Tensor,
-        layout: PackedLayout,
+        layout: PackedLayout | BagLayout,
     ) -> Tensor:
         """Run packed sequences, each beginning with the start token.
 
         vectors: [I, D] item vectors. tokens: [T] int64 into them, I for the start token.
         events: [T] int64, 0 at starts. positions: [T] int64, from max_history - n for the oldest of
-        n events to max_history - 1; -1 at starts. gaps: [T] float32 seconds. Returns states [T, D].
+        n events to max_history - 1; -1 at starts. gaps: [T] float32 seconds. layout: a BagLayout
+        where the reader is a bag.
+        Returns states [T, D].
         """
+        if self.bag is not None:
+            assert isinstance(layout, BagLayout)
+            table = torch.cat([vectors, torch.zeros_like(self.start).unsqueeze(0)])
+            return self.start + self.bag.packed(F.embedding(tokens, table), events, layout)
+        assert isinstance(layout, PackedLayout)
         table = torch.cat([vectors * self.config.dim**0.5, self.start.unsqueeze(0)])
         x = F.embedding(tokens, table)
         # Row 0 of the event table is not used by a real event, so it may serve the start token.
@@ -199,6 +213,10 @@ class UserTower(nn.Module):
         int64. gaps: [B, L] float32 seconds. mask: [B, L] bool, True on real events. idle: [B].
         objective: [B] int64. profile: encoded user features. Returns interests [B, M, D].
         """
+        if self.bag is not None:
+            return self._read_last(
+                self.start + self.bag.padded(history, events, mask), idle, objective, profile
+            )
         _, length, dim = history.shape
         x = history * dim**0.5
         if self.events is not None:
@@ -220,8 +238,13 @@ class UserTower(nn.Module):
         # An empty history's last column is padding; its state is the start token's.
         last = torch.where(~mask[:, -1:], x[:, 0], x[:, -1])
         last = final.last(x, last, keys.unsqueeze(1).unsqueeze(1))
+        return self._read_last(last, idle, objective, profile)
+
+    def _read_last(
+        self, state: Tensor, idle: Tensor, objective: Tensor, profile: Mapping[str, Tensor]
+    ) -> Tensor:
         return self.read_out(
-            last, idle=idle, objective=objective, profile=self.encode_profiles(profile)
+            state, idle=idle, objective=objective, profile=self.encode_profiles(profile)
         )
 
     def encode_profiles(self, profile: Mapping[str, Tensor]) -> Tensor | None:

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("model", "training", "serving", "protos/interest")
 TORCH_FILES = {
+    "model.bag",
     "model.features",
     "model.interests",
     "model.sequence",

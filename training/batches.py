@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.bag import BagLayout
+from model.config import Reader
 from model.sequence import PackedLayout, pack
 from training.config import Objective
 from training.negatives import NegativeSampler
@@ -57,14 +59,14 @@ class Tokens:
     """[B] int64: each sequence's last token."""
     users: Tensor
     """[B] int64: user rows in packed order (longest window first)."""
-    layout: PackedLayout
+    layout: PackedLayout | BagLayout
 
     def to(self, device: torch.device) -> Any:
         """The same tokens on a device."""
         moved: dict[str, Any] = {
             f.name: value.to(device)
             for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor | PackedLayout)
+            if isinstance(value := getattr(self, f.name), Tensor | PackedLayout | BagLayout)
         }
         return replace(self, **moved)
 
@@ -174,7 +176,8 @@ def shuffled(data: Histories, rng: np.random.Generator) -> Shuffled:
 def _read_windows(
     data: Histories, windows: Windows, *, max_history: int
 ) -> tuple[dict[str, Any], Int64, Int64]:
-    """Token arrays of windows; see Tokens. Returns arrays, the event after each token, order."""
+    """Token arrays of windows, but for their layout; see Tokens. Returns arrays, the event after
+    each token, order."""
     order = np.argsort(-windows.lengths, kind="stable")
     windows = windows[order]
     users, lengths = windows.users, windows.lengths
@@ -196,13 +199,43 @@ def _read_windows(
         "owners": np.repeat(np.arange(len(users)), lengths),
         "last": first + lengths - 1,
         "users": users,
-        "layout": pack(lengths),
     }
     return arrays, after, order
 
 
+def _layout(
+    reader: Reader, arrays: dict[str, Any], *, left_out: Int64 | None = None
+) -> PackedLayout | BagLayout:
+    """How the reader walks over the tokens of _read_windows.
+
+    left_out: [T] the item row that a bag is not to hold where it is asked for it; None: none is.
+    """
+    rows, owners = arrays["rows"], arrays["owners"]
+    lengths = np.bincount(owners)
+    if reader == "sequence":
+        return pack(lengths)
+    left_out = np.full(len(rows), -2) if left_out is None else left_out
+    # An item of one sequence, or its start token: -1 becomes 0.
+    width = max(rows.max(), left_out.max()) + 2
+    held, groups = np.unique(owners * width + rows + 1, return_inverse=True)
+    asked = owners * width + left_out + 1
+    place = np.minimum(np.searchsorted(held, asked), len(held) - 1)
+    return BagLayout(
+        owners=torch.from_numpy(owners),
+        counts=torch.from_numpy(lengths - 1),
+        groups=torch.from_numpy(groups),
+        sizes=torch.from_numpy(np.bincount(groups)),
+        left_out=torch.from_numpy(np.where((held[place] == asked) & (left_out >= 0), place, -1)),
+    )
+
+
 def user_tokens(
-    data: Histories, users: Int64, idle: npt.NDArray[np.float32], *, max_history: int
+    data: Histories,
+    users: Int64,
+    idle: npt.NDArray[np.float32],
+    *,
+    max_history: int,
+    reader: Reader = "sequence",
 ) -> Tokens:
     """Tokens that encode users as of now: all their events are inputs, read at `last`.
 
@@ -212,6 +245,7 @@ def user_tokens(
     lengths = np.minimum(ends - data.starts[users], max_history) + 1
     arrays, _, order = _read_windows(data, Windows(users, ends, lengths), max_history=max_history)
     arrays["idle"][arrays["last"]] = idle[order]
+    arrays["layout"] = _layout(reader, arrays)
     rows = arrays.pop("rows")
     item_rows = np.unique(rows[rows >= 0])
     return Tokens(
@@ -230,15 +264,18 @@ def training_batch(
     sampler: NegativeSampler | None,
     correction: float,
     rng: np.random.Generator,
+    reader: Reader = "sequence",
     objectives: Objectives | None = None,
 ) -> Batch:
     """One batch in which every token predicts the event after it, or what its objectives ask for.
 
-    windows: of training_windows. sampler: None for the full softmax over num_items.
+    windows: of training_windows. sampler: None for the full softmax over num_items. reader: a
+    sequence predicts an event from those before it, a bag from all others of the window.
     """
     arrays, following, _ = _read_windows(data, windows, max_history=max_history)
-    rows, users = arrays.pop("rows"), arrays["users"][arrays["owners"]]
     targets = data.items[following].astype(np.int64)
+    arrays["layout"] = _layout(reader, arrays, left_out=targets)
+    rows, users = arrays.pop("rows"), arrays["users"][arrays["owners"]]
     # A start token stands for the empty history: it learns what users begin with, not what comes
     # after a history that its window cuts off. That event is the last target of the next window.
     learns = (rows >= 0) | (following == data.starts[users])

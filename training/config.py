@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from model.config import FeatureSpec, TowerConfig, require
+from model.config import FeatureSpec, Reader, TowerConfig, require
 from model.errors import ConfigError
 
 Seen = Literal["filter", "converted", "keep"]
@@ -37,6 +37,9 @@ class RunConfig:
 
     dim: int = 64
     num_interests: int = 1
+    reader: Reader = "sequence"
+    """What reads a history: `sequence`, a transformer over its order and times; `bag`, a sum that
+    knows neither."""
     max_history: int = 200
     """The most events of a history that the model reads, the newest."""
     num_layers: int = 2
@@ -45,8 +48,10 @@ class RunConfig:
     dropout: float = 0.2
     id_dropout: float = 0.1
     """Chance that a step hides an item's id (see TowerConfig)."""
-    new_item_weight: float = 1.0
-    """What the vectors of items that were never trained are multiplied by (see TowerConfig)."""
+    new_item_share: float = 0.0
+    """How much of the first 50 places of lists goes to items that were never trained: content alone
+    scores lower than content and id, and their vectors are weighed so as to make up for it
+    (training/new_items.py). 0: they are left as they are."""
     content: bool = True
     """Whether the item tower reads the item features; without, it is ID-only."""
     text_start: float = 0.0
@@ -79,6 +84,9 @@ class RunConfig:
     """objective `interest`: what engaged within so many days before an order weighs as much more as
     it is credited with (training/attribution/); 0: nothing is."""
 
+    other_weight: float = 1.0
+    """What an event that is not among `targets` counts as a target, times its own weight; 0: the
+    towers learn to find `targets` alone, from whole histories."""
     learn_repeats: bool = True
     """Whether an event on an item that the user engaged with before is a target. False suits
     logs where one visit leaves several events (watch, like) and serving leaves out seen items."""
@@ -115,6 +123,7 @@ class RunConfig:
             "warmup_steps",
             "weight_decay",
             "text_start",
+            "other_weight",
         ):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("max_minutes", "holdout_days"):
@@ -132,8 +141,15 @@ class RunConfig:
         for name in ("window_days", "half_life_days"):
             value = getattr(self, name)
             require(0 < value <= 365, name, value, "above 0, at most 365")
+        require(
+            self.reader == "sequence" or not self.objectives,
+            "objectives",
+            ",".join(self.objectives),
+            "none where the reader is a bag, which knows no days ahead",
+        )
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(0 <= self.new_item_share < 1, "new_item_share", self.new_item_share, "0 to below 1")
         require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")
         require(
             self.num_uniform + self.num_in_batch >= 1,
@@ -159,8 +175,9 @@ class RunConfig:
             num_events=num_events,
             item_features=features,
             profile_features=profile_features,
-            has_order=has_order,
-            has_times=has_times,
+            reader=self.reader,
+            has_order=has_order and self.reader == "sequence",
+            has_times=has_times and self.reader == "sequence",
             dim=self.dim,
             num_interests=self.num_interests,
             max_history=self.max_history,
@@ -169,7 +186,6 @@ class RunConfig:
             feedforward=self.feedforward,
             dropout=self.dropout,
             id_dropout=self.id_dropout if features else 0.0,
-            new_item_weight=self.new_item_weight if features else 1.0,
             similarity=self.similarity,
             **({"objectives": self.objectives} if self.objectives else {}),
         )

@@ -77,6 +77,12 @@ class Interactions:
             **{name: getattr(self, name)[mask] for name in _PER_EVENT},
         )
 
+    def weighing_others(self, names: tuple[str, ...], weight: float) -> "Interactions":
+        """The same histories; events of other names weigh `weight` times what they did."""
+        wanted = [self.schema.history_events.index(name) + 1 for name in names]
+        factor = np.where(np.isin(self.events, wanted), 1, weight)
+        return replace(self, weights=(self.weights * factor).astype(np.float32))
+
     def without_repeats(self) -> "Interactions":
         """The same histories; an event on an item the user had before weighs nothing."""
         pairs = self.owners * self.num_items + self.items

@@ -138,6 +138,7 @@ def train(
             sampler=sampler,
             correction=config.logq_correction,
             rng=np.random.default_rng([config.seed, step, rank.index]),
+            reader=config.reader,
             objectives=objectives,
         )
         return batch.to(rank.device), int(chosen.lengths.sum())

@@ -67,7 +67,7 @@ def fresh() -> RunConfig:
         num_uniform=2048,
         num_in_batch=1024,
         logq_correction=0.5,
-        new_item_weight=1.5,
+        new_item_share=0.25,
         epochs=30,
     )
 

@@ -38,6 +38,7 @@ from training.distributed import Rank
 from training.evaluate import validation_metrics
 from training.future import objectives_of, require_future
 from training.loop import Progress, Reporter, make_optimizer, progress_to_json, train
+from training.new_items import weigh_new_items
 from training.splits import Part, Split, split_events
 from training.step_loss import ItemInputs
 from training.text_init import start_from_texts
@@ -76,8 +77,11 @@ class Run:
 
     @property
     def targets(self) -> Interactions:
-        """What the towers learn from; repeats weigh nothing unless the config learns them."""
-        data = self.split.training
+        """What the towers learn from; repeats weigh nothing unless the config learns them, and
+        what is not asked for as much as the config says."""
+        data, config = self.split.training, self.config
+        if config.targets and config.other_weight != 1:
+            data = data.weighing_others(config.targets, config.other_weight)
         return data if self.config.learn_repeats else data.without_repeats()
 
     def read_items(self) -> pa.Table:
@@ -130,6 +134,10 @@ def start_run(
         )
     data = run.targets
 
+    def validate(trained: TwoTower) -> Mapping[str, float]:
+        weigh_new_items(run, trained, config.new_item_share)
+        return validation_metrics(run, trained)
+
     def save(
         weights: Mapping[str, Tensor],
         moments: dict[str, Tensor],
@@ -150,7 +158,7 @@ def start_run(
         profiles=run.profiles,
         popularity=data.popularity().astype(np.float64),
         rank=rank,
-        validate=lambda trained: validation_metrics(run, trained),
+        validate=validate,
         save=save,
         report=reporter,
         progress=progress,

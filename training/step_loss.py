@@ -79,15 +79,22 @@ class StepLoss(nn.Module):
         batch: Batch,
     ) -> Tensor:
         """How well interests tell the targets of one goal from the batch's candidates."""
-        positives = F.embedding(goal.targets, vectors)
+        targets, hits, weights, bias = goal.targets, goal.hits, goal.weights, goal.positive_bias
+        if weights.device.type == "cpu":  # a GPU would have to be waited for
+            # What weighs nothing is not compared with the candidates at all.
+            counts = weights.nonzero().squeeze(1)
+            interests = interests.index_select(0, counts)
+            targets, hits, weights = targets[counts], hits[counts], weights[counts]
+            bias = None if bias is None else bias[counts]
+        positives = F.embedding(targets, vectors)
         return softmax_loss(
             pick_interest(interests, positives),
             positives,
             candidates,
-            goal.hits,
-            positive_bias=goal.positive_bias,
+            hits,
+            positive_bias=bias,
             candidate_bias=batch.candidate_bias,
-            weights=goal.weights,
+            weights=weights,
             temperature=self._temperature,
         )
 

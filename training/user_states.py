@@ -100,7 +100,11 @@ def encode_users(
     for start in range(0, len(order), batch_users):
         chosen = order[start : start + batch_users]
         tokens = user_tokens(
-            data, users[chosen], idle[chosen], max_history=model.config.max_history
+            data,
+            users[chosen],
+            idle[chosen],
+            max_history=model.config.max_history,
+            reader=model.config.reader,
         ).to(device)
         vectors = item_vectors.index_select(0, tokens.item_rows)
         interests = read_interests(

@@ -3,8 +3,8 @@
 import json
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,10 @@ class Trained:
     ) -> "Named":
         """The towers under a name; new_item_weight: another than they were trained with; how:
         interests are merged."""
+        model = self.model
         if new_item_weight is not None:
-            config = replaced(self.run.tower, new_item_weight=new_item_weight)
-            model = TwoTower(config)
-            model.load_state_dict(self.model.state_dict())
-        else:
-            model = self.model
+            model = deepcopy(model)
+            model.item_tower.new_item_weight.fill_(new_item_weight)
         vectors = item_vectors(self.run.items, model)
         profiles = self.run.profiles
         return Named(name, TowerRanker(model, vectors, questions, profiles=profiles, how=how))

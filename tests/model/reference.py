@@ -35,6 +35,8 @@ def plain_states(model: TwoTower, history: Tensor, events: Tensor, gaps: Tensor)
     """history: [n, D] item vectors, oldest first; events: [n]; gaps: [n] → states [n + 1, D]."""
     tower, config = model.user_tower, model.config
     start: Tensor = tower.start
+    if tower.bag is not None:
+        return plain_bag(model, history, events).expand(len(history) + 1, -1)
     x = history * math.sqrt(config.dim)
     if tower.events is not None:
         x, start = x + tower.events[events], start + tower.events[0]
@@ -53,6 +55,15 @@ def plain_states(model: TwoTower, history: Tensor, events: Tensor, gaps: Tensor)
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
         x = x + hidden @ second.weight.T + second.bias
     return x
+
+
+def plain_bag(model: TwoTower, history: Tensor, events: Tensor) -> Tensor:
+    """history: [n, D] item vectors; events: [n] → the state [D] of a tower that reads a bag."""
+    tower = model.user_tower
+    assert tower.bag is not None
+    said = [item @ tower.bag.kinds[event - 1] for item, event in zip(history, events, strict=True)]
+    total = torch.stack(said).sum(dim=0) if said else torch.zeros_like(tower.start)
+    return tower.start + total * math.sqrt(model.config.dim / max(len(said), 1))
 
 
 def plain_interests(model: TwoTower, state: Tensor, idle: Tensor, *, objective: int = 0) -> Tensor:

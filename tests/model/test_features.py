@@ -152,8 +152,9 @@ def test_one_interest_is_the_state_and_more_are_views_of_it() -> None:
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_new_items_may_weigh_more_outside_training(similarity: str) -> None:
     plain = ItemTower(item_config(similarity=similarity)).eval()
-    heavy = ItemTower(item_config(similarity=similarity, new_item_weight=1.5)).eval()
+    heavy = ItemTower(item_config(similarity=similarity)).eval()
     heavy.load_state_dict(plain.state_dict())
+    heavy.new_item_weight.fill_(1.5)
     given, ids = arrays(np.random.default_rng(2), 3, 2), torch.tensor([0, 3, 0])
     with torch.no_grad():
         expected = plain(ids, given) * torch.tensor([[1.5], [1.0], [1.5]])

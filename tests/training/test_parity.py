@@ -69,6 +69,23 @@ CASES = {
         objectives=("interest",),
         num_layers=1,
     ),
+    "bag": replace(
+        EVERYTHING,
+        reader="bag",
+        has_order=False,
+        has_times=False,
+        similarity="cosine",
+    ),
+    "plain bag": replace(
+        EVERYTHING,
+        reader="bag",
+        num_events=1,
+        profile_features=(),
+        has_order=False,
+        has_times=False,
+        num_interests=1,
+        objectives=("interest",),
+    ),
 }
 
 
@@ -128,7 +145,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def packed(case: Case, users: npt.NDArray[np.int64], idle: Float32) -> Float32:
     """The training path."""
-    tokens = user_tokens(case.data, users, idle, max_history=MAX_HISTORY)
+    tokens = user_tokens(case.data, users, idle, max_history=MAX_HISTORY, reader=case.config.reader)
     vectors = torch.from_numpy(case.vectors)[tokens.item_rows]
     with torch.no_grad():
         found = read_interests(case.model, vectors, tokens, case.profiles, only_last=True)
@@ -245,7 +262,7 @@ def test_profiles_of_any_width_are_taken(case: Case) -> None:
 
 
 @pytest.mark.parametrize("length", FIRST)
-@pytest.mark.parametrize("case", ["nothing", "ordered", "timed"], indirect=True)
+@pytest.mark.parametrize("case", ["nothing", "ordered", "timed", "plain bag"], indirect=True)
 def test_the_tower_is_the_plain_one_in_float64(case: Case, length: str) -> None:
     users = np.arange(FIRST[length] + 30, FIRST[length] + 33)
     idle = np.array([0, 40, 1e6], np.float32)

@@ -14,7 +14,7 @@ Int64 = npt.NDArray[np.int64]
 def created_at(run: Run, items: pa.Table) -> Int64 | None:
     """[V] UTC µs, UNKNOWN where a cell is null; None where the dataset has no times, or no item has
     one: then no age can be told."""
-    if not run.tower.has_times or "created_at" not in items.column_names:
+    if not run.data.schema.has_times or "created_at" not in items.column_names:
         return None
     column = items["created_at"].combine_chunks()
     if column.null_count == len(column):

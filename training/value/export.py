@@ -162,7 +162,7 @@ def _some_requests(
         padded = pad_histories(
             [data.items[s].astype(np.int64) for s in spans],
             [data.events[s].astype(np.int64) for s in spans],
-            [data.times[s] for s in spans] if run.tower.has_times else None,
+            [data.times[s] for s in spans] if run.data.schema.has_times else None,
             now=int(data.times.max(initial=0)),
             max_history=longest,
         )

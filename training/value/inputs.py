@@ -254,7 +254,7 @@ def _kin(data: Interactions, exposures: Exposures, codes: Sequence[Int32]) -> Fl
 def _distinct_moments(run: Run, exposures: Exposures) -> tuple[Int64, Int64]:
     """Which moment each exposure is at [N], and one exposure of each moment [K]: exposures of one
     user at one time, or with nothing between them where no time counts, are at one moment."""
-    when = exposures.times if run.tower.has_times else np.zeros_like(exposures.times)
+    when = exposures.times if run.data.schema.has_times else np.zeros_like(exposures.times)
     keys = np.stack([exposures.owners, exposures.stops, when], axis=1)
     _, first, moments = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     return moments.reshape(-1), first
@@ -286,7 +286,7 @@ def _encode(
             weights=data.weights[places],
         )
         idle = np.zeros(len(chosen), np.float32)
-        if run.tower.has_times:
+        if run.data.schema.has_times:
             some = kept > 0
             last = data.times[places[starts[1:][some] - 1]]
             idle[some] = np.maximum(exposures.times[chosen][some] - last, 0) / 1e6
