@@ -4,7 +4,7 @@
 
 MICROLENS-FOLDER, BEAUTY-FOLDER: see `penchant import microlens` and `penchant import amazon` (with
 reviews by the day). On MicroLens the split leaves one out; on Beauty it is by time, so that whole
-products are new. The sweep of id dropout and of the weight of new items is read on validation; the
+products are new. The sweep of id dropout and of new items' share is read on validation; the
 recipe that ships is then trained with three seeds, beside three of ids alone, and test is read
 once. Started again with the same DIR, it goes on where it stopped. `--sweep RESULT` takes the
 sweep's rows from an earlier result instead, and says so.
@@ -23,14 +23,14 @@ from training.evaluate import SEED, Evaluation, evaluate
 
 SEEDS = (17, 18, 19)
 DROPOUTS = (0.3, 0.1, 0.0, 0.6)
-WEIGHTS = (1.0, 1.2, 1.35, 1.5)
+SHARES = (0.0, 0.1, 0.25, 0.4)
 NO_IDS = {"content": False, "id_dropout": 0}
 BY_TIME = ("--split", "time", "--holdout-days", 60)
 NEW = "new items"
 
 
 def sweep(dataset: Path, work: Path, options: tuple[object, ...]) -> list[list[str]]:
-    """Id dropout × weight of new items, on validation."""
+    """Id dropout × share of new items, on validation."""
     rows = []
     for dropout in DROPOUTS:
         if dropout == shipped("id_dropout"):
@@ -39,13 +39,13 @@ def sweep(dataset: Path, work: Path, options: tuple[object, ...]) -> list[list[s
             settings = {"id_dropout": dropout}
             made = trained(dataset, work / f"dropout-{dropout}", "fresh", settings, *options)
         asked = made.questions("validation")
-        rankers = [made.ranker(asked, str(w), new_item_weight=w) for w in WEIGHTS]
+        rankers = [made.ranker(asked, str(s), new_item_share=s) for s in SHARES]
         found = judge(made, asked, rankers)
-        for weight in WEIGHTS:
-            new, old, everything = recalls(found, str(weight))
-            chosen = (dropout, weight) == (shipped("id_dropout"), shipped("new_item_weight"))
+        for share in SHARES:
+            new, old, everything = recalls(found, str(share))
+            chosen = (dropout, share) == (shipped("id_dropout"), shipped("new_item_share"))
             mark = " (ships)" if chosen else ""
-            rows.append([f"{dropout}", f"{weight}{mark}", *map(shown, (new, old, everything))])
+            rows.append([f"{dropout}", f"{share}{mark}", *map(shown, (new, old, everything))])
             print(*rows[-1], flush=True)
     return rows
 
@@ -55,10 +55,10 @@ def swept_before(result: Path) -> list[list[str]]:
     rows = []
     for key, recalls_of in json.loads(result.read_text())["figures"].items():
         if key.startswith("sweep/"):
-            _, dropout, weight = key.split("/")
+            _, dropout, share = key.split("/")
             chosen = float(dropout) == shipped("id_dropout")
-            ships = chosen and float(weight) == shipped("new_item_weight")
-            rows.append([dropout, weight + " (ships)" * ships, *map(shown, recalls_of)])
+            ships = chosen and float(share) == shipped("new_item_share")
+            rows.append([dropout, share + " (ships)" * ships, *map(shown, recalls_of)])
     return rows
 
 
@@ -165,11 +165,11 @@ def main() -> None:
     of_goods, more = final(goods, args.work / "goods", "Amazon Beauty, by time", "beauty", BY_TIME)
     figures |= more
     header = ["recall@50, test", "new items", "warm items", "all", "minutes a run"]
-    validation = ["MicroLens, validation: id dropout", "weight of new items"]
+    validation = ["MicroLens, validation: id dropout", "share of new items"]
     rows = [*of_videos, *of_goods, [f"**{validation[0]}**", f"**{validation[1]}**", "", "", ""]]
-    for dropout, weight, new, warm, everything in swept:
-        rows.append([f"{dropout}, weight {weight}", new, warm, everything, ""])
-        key = f"sweep/{dropout}/{weight.split()[0]}"
+    for dropout, share, new, warm, everything in swept:
+        rows.append([f"{dropout}, share {share}", new, warm, everything, ""])
+        key = f"sweep/{dropout}/{share.split()[0]}"
         figures[key] = [float(new), float(warm), float(everything)]
     write_result(
         "microlens_cold",
@@ -180,7 +180,7 @@ def main() -> None:
             "Full ranking among all items; new: no training event names the target. Mean of three "
             "seeds with the least and greatest. "
             f"MicroLens, new items: {figures['microlens/ratio_to_title_knn']:.2f} times title-kNN, "
-            f"{figures['microlens/ratio_to_random']:.0f} times random. Id dropout and the weight "
+            f"{figures['microlens/ratio_to_random']:.0f} times random. Id dropout and the share "
             "of new items were chosen on validation."
             + (" The rows of the sweep are of an earlier run." if args.sweep else "")
         ),

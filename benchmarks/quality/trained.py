@@ -17,6 +17,7 @@ from serving_load import pinned
 from model.merge import How
 from model.towers import TwoTower
 from training.dataset import Interactions
+from training.new_items import weigh_new_items
 from training.ranking import Ranker
 from training.run import Run, load_best, open_run
 from training.splits import Int64, Part, Questions
@@ -54,15 +55,15 @@ class Trained:
         questions: Questions,
         name: str,
         *,
-        new_item_weight: float | None = None,
+        new_item_share: float | None = None,
         how: How = "quota",
     ) -> "Named":
-        """The towers under a name; new_item_weight: another than they were trained with; how:
+        """The towers under a name; new_item_share: another than they were trained with; how:
         interests are merged."""
         model = self.model
-        if new_item_weight is not None:
+        if new_item_share is not None:
             model = deepcopy(model)
-            model.item_tower.new_item_weight.fill_(new_item_weight)
+            weigh_new_items(self.run, model, new_item_share)
         vectors = item_vectors(self.run.items, model)
         profiles = self.run.profiles
         return Named(name, TowerRanker(model, vectors, questions, profiles=profiles, how=how))
