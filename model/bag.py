@@ -4,7 +4,7 @@ For data whose order says nothing or is not known. In training, an event is told
 of its window, before it and after, and never from those on its own item. Imports torch alone.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,16 @@ class BagLayout:
 
     owners: Tensor
     """[T] int64: the sequence, 0 to B - 1, of each token."""
-    counts: Tensor
-    """[B] int64: the events of each sequence, its start token not counted."""
-    groups: Tensor
-    """[T] int64: tokens of one sequence on one item have the same, 0 to G - 1."""
-    sizes: Tensor
-    """[G] int64: tokens of each group."""
-    left_out: Tensor
-    """[T] int64: the group that a token's sum leaves out, -1 for none."""
+    num_owners: int
+    groups: Tensor | None
+    """[T] int64: tokens of one sequence on one item have the same, 0 to G - 1, and each token's sum
+    leaves its own group out; None: nothing is left out."""
+    num_groups: int
 
     def to(self, device: torch.device) -> "BagLayout":
         """The same layout on a device."""
-        return BagLayout(*(getattr(self, f.name).to(device) for f in fields(self)))
+        groups = None if self.groups is None else self.groups.to(device)
+        return BagLayout(self.owners.to(device), self.num_owners, groups, self.num_groups)
 
 
 class Bag(nn.Module):
@@ -44,43 +42,45 @@ class Bag(nn.Module):
     def packed(self, x: Tensor, events: Tensor, layout: BagLayout) -> Tensor:
         """x: [T, D] item vectors, zeros at start tokens. events: [T] int64, 0 at start tokens.
 
-        Returns [T, D]: for each token the sum over its sequence but for the group it leaves out.
+        Returns [T, D]: for each event the sum over its sequence, but for what is left out; zeros
+        at start tokens, which stand for the empty history.
         """
         if self.training and self.dropout:
             kept = torch.rand(len(x), 1, device=x.device, dtype=x.dtype) >= self.dropout
             x = x * kept / (1 - self.dropout)
-        x = torch.stack(
-            [
-                (x * (events == kind).unsqueeze(1).to(x.dtype)) @ matrix
-                for kind, matrix in enumerate(self.kinds, 1)
-            ]
-        ).sum(dim=0)
-        zeros = x.new_zeros
-        sums = zeros(len(layout.counts), x.shape[1]).index_add(0, layout.owners, x)
-        own = zeros(len(layout.sizes), x.shape[1]).index_add(0, layout.groups, x)
-        leaves = (layout.left_out >= 0).unsqueeze(1)
-        group = layout.left_out.clamp(min=0)
-        x = F.embedding(layout.owners, sums) - F.embedding(group, own) * leaves.to(x.dtype)
-        count = layout.counts[layout.owners] - layout.sizes[group] * leaves.squeeze(1)
-        return self._scaled(x, count.unsqueeze(1))
+        is_event = (events > 0).unsqueeze(1).to(x.dtype)
+        said = [
+            (x * (events == kind).unsqueeze(1).to(x.dtype)) @ matrix
+            for kind, matrix in enumerate(self.kinds, 1)
+        ]
+        counted = torch.cat([torch.stack(said).sum(dim=0), is_event], dim=1)  # and of how many
+        rest = _summed(counted, layout.owners, layout.num_owners)
+        if layout.groups is not None:
+            rest = rest - _summed(counted, layout.groups, layout.num_groups)
+        return _scaled(rest[:, :-1], rest[:, -1:]) * is_event
 
     def padded(self, history: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """history: [B, L, D] item vectors; events: [B, L] int64; mask: [B, L] bool, True on real
         events. Returns [B, D], the sum over each row."""
-        real = mask.to(history.dtype)
-        if len(self.kinds) == 1:
+        if len(self.kinds) == 1:  # the graph has no input that says so
             events = torch.ones_like(events)
-        total = torch.stack(
-            [
-                (history * (real * (events == kind).to(real.dtype)).unsqueeze(2)).sum(dim=1)
-                @ matrix
-                for kind, matrix in enumerate(self.kinds, 1)
-            ]
-        ).sum(dim=0)
-        return self._scaled(total, real.sum(dim=1, keepdim=True))
+        said = [
+            (history * (mask & (events == kind)).unsqueeze(2).to(history.dtype)).sum(dim=1) @ matrix
+            for kind, matrix in enumerate(self.kinds, 1)
+        ]
+        count = mask.sum(dim=1, keepdim=True).to(history.dtype)
+        return _scaled(torch.stack(said).sum(dim=0), count)
 
-    def _scaled(self, total: Tensor, count: Tensor) -> Tensor:
-        # Vectors that have nothing in common add up to a length of the root of their number.
-        dim = total.shape[1]
-        scaled: Tensor = total * (dim / count.clamp(min=1).to(total.dtype)).sqrt()
-        return scaled
+
+def _summed(values: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """[T, N]: at each row the sum over its group."""
+    sums = values.new_zeros(num_groups, values.shape[1]).index_add(0, groups, values)
+    return F.embedding(groups, sums)
+
+
+def _scaled(total: Tensor, count: Tensor) -> Tensor:
+    """[..., D] sums of so many vectors [..., 1], by the root of their number: vectors that have
+    nothing in common add up to such a length."""
+    dim = total.shape[-1]
+    scaled: Tensor = total * (dim / count.clamp(min=1)).sqrt()
+    return scaled

@@ -34,7 +34,7 @@ class TowerConfig:
     item_features: tuple[FeatureSpec, ...] = ()
     """Content inputs of the item tower; empty: an ID-only tower."""
     profile_features: tuple[FeatureSpec, ...] = ()
-    """User features that join after the transformer."""
+    """User features that join the state of the history."""
     reader: Reader = "sequence"
     """What makes a user's state of a history: `sequence`, a transformer over its order; `bag`, a
     sum over its events, each through a matrix of its kind of event."""

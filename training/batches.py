@@ -200,33 +200,17 @@ def _read_windows(
         "last": first + lengths - 1,
         "users": users,
     }
-    return arrays, after, order
+    return arrays, following, order
 
 
-def _layout(
-    reader: Reader, arrays: dict[str, Any], *, left_out: Int64 | None = None
-) -> PackedLayout | BagLayout:
-    """How the reader walks over the tokens of _read_windows.
-
-    left_out: [T] the item row that a bag is not to hold where it is asked for it; None: none is.
-    """
-    rows, owners = arrays["rows"], arrays["owners"]
-    lengths = np.bincount(owners)
-    if reader == "sequence":
-        return pack(lengths)
-    left_out = np.full(len(rows), -2) if left_out is None else left_out
-    # An item of one sequence, or its start token: -1 becomes 0.
-    width = max(rows.max(), left_out.max()) + 2
-    held, groups = np.unique(owners * width + rows + 1, return_inverse=True)
-    asked = owners * width + left_out + 1
-    place = np.minimum(np.searchsorted(held, asked), len(held) - 1)
-    return BagLayout(
-        owners=torch.from_numpy(owners),
-        counts=torch.from_numpy(lengths - 1),
-        groups=torch.from_numpy(groups),
-        sizes=torch.from_numpy(np.bincount(groups)),
-        left_out=torch.from_numpy(np.where((held[place] == asked) & (left_out >= 0), place, -1)),
-    )
+def _bag_layout(rows: Int64, owners: Int64, *, leave_out_own: bool) -> BagLayout:
+    """rows, owners: [T] of tokens, -1 the row of start tokens."""
+    num_owners = int(owners[-1]) + 1
+    if not leave_out_own:
+        return BagLayout(torch.from_numpy(owners), num_owners, None, 0)
+    items = owners * (rows.max() + 2) + rows  # one number for each item of each sequence
+    held, groups = np.unique(items, return_inverse=True)
+    return BagLayout(torch.from_numpy(owners), num_owners, torch.from_numpy(groups), len(held))
 
 
 def user_tokens(
@@ -245,8 +229,12 @@ def user_tokens(
     lengths = np.minimum(ends - data.starts[users], max_history) + 1
     arrays, _, order = _read_windows(data, Windows(users, ends, lengths), max_history=max_history)
     arrays["idle"][arrays["last"]] = idle[order]
-    arrays["layout"] = _layout(reader, arrays)
     rows = arrays.pop("rows")
+    arrays["layout"] = (
+        pack(lengths[order])
+        if reader == "sequence"
+        else _bag_layout(rows, arrays["owners"], leave_out_own=False)
+    )
     item_rows = np.unique(rows[rows >= 0])
     return Tokens(
         item_rows=torch.from_numpy(item_rows),
@@ -272,13 +260,23 @@ def training_batch(
     windows: of training_windows. sampler: None for the full softmax over num_items. reader: a
     sequence predicts an event from those before it, a bag from all others of the window.
     """
+    is_bag = reader == "bag"
+    if is_bag:  # the last event is an input as well: it says something of the others
+        windows = Windows(windows.users, windows.ends + 1, windows.lengths + 1)
     arrays, following, _ = _read_windows(data, windows, max_history=max_history)
+    rows, owners = arrays.pop("rows"), arrays["owners"]
+    users = arrays["users"][owners]
+    # The first event of a window that cuts a history off is the last target of the next window, and
+    # so not learned here. A start token stands for the empty history: it learns what users begin
+    # with.
+    first = following[rows < 0][owners]
+    if is_bag:
+        following = np.where(rows < 0, following, following - 1)  # a token is told itself
+    learns = (following != first) | (first == data.starts[users])
     targets = data.items[following].astype(np.int64)
-    arrays["layout"] = _layout(reader, arrays, left_out=targets)
-    rows, users = arrays.pop("rows"), arrays["users"][arrays["owners"]]
-    # A start token stands for the empty history: it learns what users begin with, not what comes
-    # after a history that its window cuts off. That event is the last target of the next window.
-    learns = (rows >= 0) | (following == data.starts[users])
+    arrays["layout"] = (
+        _bag_layout(rows, owners, leave_out_own=True) if is_bag else pack(np.bincount(owners))
+    )
     weights = torch.from_numpy(np.where(learns, data.weights[following], 0).astype(np.float32))
     goals = [] if objectives is None else objectives.draw(following, rng)
     ahead = [

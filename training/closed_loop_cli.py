@@ -31,7 +31,8 @@ def run_loop(
     from training.closed_loop_run import Plan, run_closed_loop
     from training.loop_report import loop_table, write_report
 
-    with_settings(find_recipe("demo"), settings)  # what is wrong is said now, not after the warm-up
+    # What is wrong is said now, not after the warm-up.
+    replace(with_settings(find_recipe("demo"), settings), objectives=("interest", "direct"))
     # Enough exposures for a value model in the validation part, days enough before it for towers.
     holdout = ("--holdout-days", f"{max(1.0, config.num_days / 6):g}")
     plan = Plan(

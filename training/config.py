@@ -149,6 +149,14 @@ class RunConfig:
         )
         for name in ("learning_rate", "temperature", "clip_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(self.reader in get_args(Reader), "reader", self.reader, "sequence or bag")
+        require(
+            self.other_weight == 1 or not self.objectives,
+            "other_weight",
+            self.other_weight,
+            "1 where `objectives` are named: they say themselves what counts",
+        )
+        require(self.other_weight <= 100, "other_weight", self.other_weight, "100 or less")
         require(0 <= self.new_item_share < 1, "new_item_share", self.new_item_share, "0 to below 1")
         require(0 <= self.logq_correction <= 1, "logq_correction", self.logq_correction, "0 to 1")
         require(

@@ -120,7 +120,7 @@ class UserEmbedder:
         self._now, self._objective = now, objective
         self._size = bundle.num_interests * bundle.dim
         self._tower = TowerSession(bundle.user_tower_path, inputs=bundle.user_tower_inputs)
-        self._reads_times = "gaps" in self._tower.inputs
+        self._has_times = bundle.schema.has_times
         self._reads_profiles = any(name.startswith("profile.") for name in self._tower.inputs)
 
     def __call__(self, users: pa.Table) -> pa.Table:
@@ -160,7 +160,7 @@ class UserEmbedder:
             batch = pad_flat(
                 rows[places],
                 events[places],
-                times[places] if self._reads_times else None,
+                times[places] if self._has_times else None,
                 kept[chosen],
                 now=self._moment,
                 max_history=self._max_history,
@@ -193,24 +193,24 @@ class UserEmbedder:
         known = [self._event_codes.get(name, 0) for name in names.dictionary.to_pylist()]
         codes = np.array(known, np.int64)[names.indices.to_numpy(zero_copy_only=False)]
         times = self._times(users, lengths)
-        keep = is_read(rows, codes) & (times <= self._now if self._reads_times else True)
+        keep = is_read(rows, codes) & (times <= self._now if self._has_times else True)
         owners = np.repeat(np.arange(len(lengths)), lengths)[keep]
         lengths = np.bincount(owners, minlength=len(lengths))
         rows, codes, times = rows[keep], codes[keep], times[keep]
         unknown = times == NO_TIME
-        if self._reads_times and unknown.any():
+        if self._has_times and unknown.any():
             ends = np.cumsum(lengths)
             for user in np.unique(owners[unknown]):
                 span = slice(ends[user] - lengths[user], ends[user])
                 times[span] = known_times(times[span], self._now)
-        if self._reads_times and self._by_day:
+        if self._has_times and self._by_day:
             times = whole_days(times)
         return rows, codes, times, lengths
 
     def _times(self, users: pa.Table, lengths: Int64) -> Int64:
         """[E] UTC µs, NO_TIME where it is null or the user's whole list is."""
         out = np.full(int(lengths.sum()), NO_TIME)
-        if self._reads_times:
+        if self._has_times:
             stamps = users["timestamps"].combine_chunks()
             given = np.repeat(np.asarray(pc.is_valid(stamps)), lengths)
             flat = pc.list_flatten(stamps).cast(pa.int64())

@@ -90,12 +90,14 @@ def train(
     progress: Progress,
     optimizer: torch.optim.Optimizer,
     objectives: Objectives | None = None,
+    has_order: bool = True,
 ) -> Progress:
     """Train until the epochs, the patience or the minutes run out; returns where it ended.
 
     data: histories to learn from, held-out events already cut off. validate: → metrics with
     `ndcg@10`, called on rank 0. progress, optimizer: fresh, or as a checkpoint left them.
     objectives: what the config's objectives learn from; none where it names none.
+    has_order: whether the order of a user's events is one; else they are shuffled every epoch.
     """
     step_loss: nn.Module = StepLoss(model, items, profiles, config.temperature)
     if rank.size > 1:
@@ -152,7 +154,7 @@ def train(
             for chosen in epoch_batches(windows, batch_tokens=batch_tokens, rng=rng)
             if len(chosen.users) >= rank.size  # every rank needs a share, or the others wait for it
         ]
-        events = data if model.config.has_order else shuffled(data, rng)
+        events = data if has_order else shuffled(data, rng)
         sums, mean_loss, seen = torch.zeros(2, dtype=torch.float64, device=rank.device), 0.0, 0
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, events, batches[0], progress.step)

@@ -22,7 +22,8 @@ Float32 = npt.NDArray[np.float32]
 FIRST = 50
 """The places of a list that the share is of."""
 _USERS = 2_000
-_MOST = 10.0
+_MOST = 4.0
+"""A new item stands in a history with the same vector, and is not to outweigh all others there."""
 
 
 def weigh_new_items(run: "Run", model: TwoTower, share: float) -> None:
@@ -35,7 +36,8 @@ def weigh_new_items(run: "Run", model: TwoTower, share: float) -> None:
     weight = model.item_tower.new_item_weight
     weight.fill_(1.0)
     is_new = (run.items.id_codes == 0).cpu().numpy()
-    if not share or is_new.all() or not is_new.any():
+    has_content = model.item_tower.content is not None
+    if not share or not has_content or is_new.all() or not is_new.any():
         return
     seen = run.config.seen
     asked = run.split.questions("validation", seen=seen).sample(_USERS, seed=run.config.seed)
@@ -48,10 +50,13 @@ def weigh_new_items(run: "Run", model: TwoTower, share: float) -> None:
         for user in asked.users
         for rows in [np.unique(place[gone.items[gone.starts[user] : gone.starts[user + 1]]])]
     ]
-    _, trained = search_interests(
-        interests, ranker.vectors[~is_new], FIRST, excluded=left_out, how="max"
-    )
-    _, new = search_interests(interests, ranker.vectors[is_new], FIRST, excluded=None, how="max")
+    # Interests take turns in a list (model/merge.py), so each fills its part of the places.
+    num_interests = interests.shape[1]
+    places = -(-FIRST // num_interests)
+    each = interests.reshape(-1, 1, interests.shape[2])
+    left_out = [rows for rows in left_out for _ in range(num_interests)]
+    _, trained = search_interests(each, ranker.vectors[~is_new], places, excluded=left_out)
+    _, new = search_interests(each, ranker.vectors[is_new], places, excluded=None)
     weight.fill_(weight_for(trained, new, share))
 
 
@@ -59,11 +64,14 @@ def weight_for(trained: Float32, new: Float32, share: float) -> float:
     """trained, new: [B, K] the best scores of each user, falling, -inf where there is none.
 
     Returns the weight w from 1 to _MOST with which `share` of the best K of `trained` and w x `new`
-    together are new ones, over all users, or as near to it as one weight comes.
+    together are new ones, over all users, or as near to it as one weight comes. Where there are
+    fewer than K new ones it is `share` of them.
     """
     # The j-th best new item is among the best K as soon as it outdoes the j-th last of the trained.
     held = trained[:, ::-1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        needs = np.where(new > 0, held / new, np.inf)
-    needs = np.sort(np.where(np.isneginf(held) & np.isfinite(new), 0, needs), axis=None)
-    return float(np.clip(needs[min(int(share * needs.size), needs.size - 1)], 1.0, _MOST))
+        needs = np.where(new > held, 1, np.where(new > 0, held / new, np.inf))
+    needs = np.sort(needs[np.isfinite(needs)])  # no weight lifts what scores below zero
+    if not len(needs):
+        return 1.0
+    return float(np.clip(needs[min(int(share * len(needs)), len(needs) - 1)], 1.0, _MOST))

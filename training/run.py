@@ -77,16 +77,34 @@ class Run:
 
     @property
     def targets(self) -> Interactions:
-        """What the towers learn from; repeats weigh nothing unless the config learns them, and
-        what is not asked for as much as the config says."""
-        data, config = self.split.training, self.config
-        if config.targets and config.other_weight != 1:
-            data = data.weighing_others(config.targets, config.other_weight)
-        return data if self.config.learn_repeats else data.without_repeats()
+        """What the towers learn from, weighed as the config says."""
+        return _weighed(self.split.training, self.config)
 
     def read_items(self) -> pa.Table:
         """items.parquet; row i is item row i."""
         return read_items_table(self.dataset)
+
+
+def _weighed(training: Interactions, config: RunConfig) -> Interactions:
+    """Repeats weigh nothing unless the config learns them; what is not asked for weighs as much as
+    it says. Raises ConfigError if nothing weighs anything."""
+    if config.other_weight != 1:
+        if not config.targets:
+            raise ConfigError(
+                f"other_weight is {config.other_weight:g}, and no `targets` are named: there are "
+                "no others. Name the events that are asked for with --target."
+            )
+        training = training.weighing_others(config.targets, config.other_weight)
+    if not config.learn_repeats:
+        training = training.without_repeats()
+    if not (training.weights > 0).any():
+        raise ConfigError(
+            f"no event of the training part weighs anything as a target, with other_weight = "
+            f"{config.other_weight:g} and learn_repeats = {config.learn_repeats}: all of "
+            f"{', '.join(config.targets) or 'them'} are held out, or repeat an item. Allowed: an "
+            "other_weight above 0, learn_repeats = true."
+        )
+    return training
 
 
 def start_run(
@@ -109,7 +127,7 @@ def start_run(
             raise ConfigError(
                 f"{path} holds a run already. Go on with it by --resume, or name another folder."
             )
-        held = run_from_json(_read_json(path / "run.json")["config"])
+        held, _ = _configs_of(path, _read_json(path / "run.json"))
         if replace(held, max_minutes=None) != replace(config, max_minutes=None):
             raise ConfigError(
                 f"{path} was started with another config: {_difference(held, config)}."
@@ -163,6 +181,7 @@ def start_run(
         report=reporter,
         progress=progress,
         optimizer=optimizer,
+        has_order=data.schema.has_order,
     )
 
 
@@ -192,7 +211,7 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
         raise ConfigError(f"the run's dataset {dataset} is gone; name where it is with --dataset.")
     encoder = read_encoder(path / "encoder.json")
     data = load_interactions(dataset, path / "arrays")
-    tower = tower_from_json(body["tower"])
+    config, tower = _configs_of(path, body)
     items = read_items_table(dataset)
     if data_digest(data, items["item_id"]) != body["data"]:
         raise ConfigError(
@@ -200,7 +219,6 @@ def open_run(path: Path, *, device: torch.device | None = None, dataset: Path | 
             "events were changed. Start a new run."
         )
     place = device or torch.device("cpu")
-    config = run_from_json(body["config"])
     split = split_events(data, config)
     trained = split.training.popularity() > 0
     codes = torch.from_numpy(np.where(trained, np.arange(1, data.num_items + 1), 0))
@@ -235,6 +253,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return body
 
 
+def _configs_of(path: Path, body: Mapping[str, Any]) -> tuple[RunConfig, TowerConfig]:
+    try:
+        return run_from_json(body["config"]), tower_from_json(body["tower"])
+    except ConfigError as error:
+        raise ConfigError(f"{path} was made by another version: {error} Start a new run.") from None
+
+
 def _difference(held: RunConfig, given: RunConfig) -> str:
     """The fields in which two configs differ, in words."""
     before, now = run_to_json(held), run_to_json(given)
@@ -254,7 +279,9 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
     """Write a new run folder: arrays, encoder and run.json, the last one last."""
     path.mkdir(parents=True, exist_ok=True)
     data = load_interactions(dataset, path / "arrays")
-    split = split_events(data, config)  # or raise before anything is trained
+    # Or raise before anything is trained.
+    split = split_events(data, config)
+    _weighed(split.training, config)
     require_future(data.schema, config, split.kind)
     for part in get_args(Part):
         split.questions(part, seen=config.seen)

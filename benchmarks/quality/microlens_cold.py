@@ -54,7 +54,7 @@ def swept_before(result: Path) -> list[list[str]]:
     """The rows of the sweep in an earlier result."""
     rows = []
     for key, recalls_of in json.loads(result.read_text())["figures"].items():
-        if key.startswith("sweep/"):
+        if key.startswith("share sweep/"):
             _, dropout, share = key.split("/")
             chosen = float(dropout) == shipped("id_dropout")
             ships = chosen and float(share) == shipped("new_item_share")
@@ -169,7 +169,7 @@ def main() -> None:
     rows = [*of_videos, *of_goods, [f"**{validation[0]}**", f"**{validation[1]}**", "", "", ""]]
     for dropout, share, new, warm, everything in swept:
         rows.append([f"{dropout}, share {share}", new, warm, everything, ""])
-        key = f"sweep/{dropout}/{share.split()[0]}"
+        key = f"share sweep/{dropout}/{share.split()[0]}"
         figures[key] = [float(new), float(warm), float(everything)]
     write_result(
         "microlens_cold",

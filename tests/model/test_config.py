@@ -37,6 +37,8 @@ def test_a_config_is_read_back_from_json() -> None:
         ({"dropout": 1.0}, "dropout = 1.0 is not allowed; allowed: at least 0 and below 1"),
         ({"item_features": ()}, "id_dropout = 0.1 .*nothing would stand for the item"),
         ({"objectives": ()}, "objectives"),
+        ({"reader": "set"}, "reader = 'set' is not allowed; allowed: sequence or bag"),
+        ({"reader": "bag"}, "reader = 'bag' is not allowed; allowed: sequence, where order"),
     ],
 )
 def test_a_field_that_is_not_allowed_is_named(changes: dict[str, Any], says: str) -> None:

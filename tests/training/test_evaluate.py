@@ -350,6 +350,15 @@ def test_a_result_is_written_whole(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["test.json", "test.parquet"]
 
 
+def test_what_is_not_asked_for_weighs_as_much_as_the_config_says() -> None:
+    data = interactions([3, 5], num_items=9, num_events=2, seed=1)
+    asked = data.schema.history_events[1]
+    found = data.weighing_others((asked,), 0.25)
+    expected = np.where(data.events == 2, 1, 0.25) * data.weights
+    assert found.weights.tolist() == pytest.approx(expected.tolist())
+    assert 0 < (data.events == 2).sum() < 8 and found.items is data.items
+
+
 def test_repeats_weigh_nothing_where_they_are_not_learned() -> None:
     items = np.array([4, 5, 4, 4, 5, 4], np.int32)
     data = Interactions(

@@ -167,6 +167,12 @@ def test_every_recipe_is_a_whole_config() -> None:
         ({"logq_correction": 1.5}, "logq_correction = 1.5 is not allowed; allowed: 0 to 1"),
         ({"num_uniform": 0, "num_in_batch": 0}, "a loss needs negatives"),
         ({"num_in_batch": -1}, "num_in_batch = -1"),
+        ({"reader": "set"}, "reader = 'set' is not allowed; allowed: sequence or bag"),
+        ({"reader": "bag", "objectives": ("direct",)}, "objectives = 'direct' is not allowed"),
+        ({"new_item_share": 1.0}, "new_item_share = 1.0 is not allowed; allowed: 0 to below 1"),
+        ({"other_weight": -0.5}, "other_weight = -0.5 is not allowed; allowed: 0 or more"),
+        ({"other_weight": float("inf")}, "other_weight = inf is not allowed; allowed: 100 or"),
+        ({"other_weight": 0.5, "objectives": ("direct",)}, "other_weight = 0.5 is not allowed"),
     ],
 )
 def test_a_run_config_that_is_not_allowed_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -33,10 +33,10 @@ def share_of_new(trained: Float32, new: Float32, weight: float) -> float:
 def test_the_weight_gives_new_items_their_share(share: float) -> None:
     rng = np.random.default_rng(int(share * 100))
     trained = scores(rng.uniform(0.4, 1.0, (200, 20)))
-    new = scores(rng.uniform(0.0, 0.4, (200, 20)))
+    new = scores(rng.uniform(0.2, 0.4, (200, 20)))
     assert share_of_new(trained, new, 1.0) < share
     weight = weight_for(trained, new, share)
-    assert 1 < weight < 10
+    assert 1 < weight < 4
     assert share_of_new(trained, new, weight * 0.999) <= share + 0.005
     assert share_of_new(trained, new, weight * 1.001) >= share - 0.005
 
@@ -49,10 +49,24 @@ def test_new_items_that_have_their_share_are_left_alone() -> None:
 def test_no_weight_lifts_what_scores_below_zero_or_is_not_there() -> None:
     trained = scores(np.full((2, 4), 1.0))
     for nothing in (-1.0, -np.inf):
-        assert weight_for(trained, scores(np.full((2, 4), nothing)), 0.5) == 10
+        assert weight_for(trained, scores(np.full((2, 4), nothing)), 0.5) == 1
     # Where trained items run out, new ones need no weight.
     short = scores(np.array([[1.0, -np.inf, -np.inf, -np.inf]]))
     assert weight_for(short, scores(np.full((1, 4), 0.5)), 0.5) == 1
+    # Nor where they are ahead, though below zero: a weight would take them back.
+    below = scores(np.array([[-1.0, -2.0, -3.0, -4.0]]))
+    assert weight_for(below, scores(np.full((1, 4), -0.5)), 0.5) == 1
+
+
+def test_a_handful_of_new_items_has_the_share_of_itself_and_not_of_the_places() -> None:
+    """Three new items cannot fill a quarter of fifty places, and are not to lead every list."""
+    rng = np.random.default_rng(4)
+    trained = scores(rng.uniform(0.4, 1.0, (300, 50)))
+    few = np.full((300, 50), -np.inf)
+    few[:, :3] = rng.uniform(0.2, 0.38, (300, 3))
+    weight = weight_for(trained, scores(few), 0.25)
+    assert 1 < weight < 2
+    assert share_of_new(trained, scores(few), weight) == pytest.approx(0.25 * 3 / 50, abs=0.002)
 
 
 def test_a_run_gives_its_new_items_the_share_it_names(trained: Trained) -> None:
@@ -77,7 +91,7 @@ def test_a_run_gives_its_new_items_the_share_it_names(trained: Trained) -> None:
     assert 0 < before < 0.8
     wanted = before + 0.1
     weigh_new_items(run, model, wanted)
-    assert 1 < weight < 10
+    assert 1 < weight <= 4
     # Some scores of this small world are below zero, which no weight lifts.
     assert share() == pytest.approx(wanted, abs=0.05)
     for less in (before / 2, 0.0):

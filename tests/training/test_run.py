@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +223,39 @@ def test_folders_in_which_no_run_can_start(trained: Trained, tmp_path: Path) -> 
         refuse_folder(tmp_path, resume=False)
     with pytest.raises(ConfigError, match="is a file"):
         refuse_folder(tmp_path / "notes.txt", resume=False)
+
+
+def test_a_run_of_another_version_says_so(trained: Trained, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained.path, old)
+    body = json.loads((old / "run.json").read_text())
+    for part in ("tower", "config"):
+        changed = {**body, part: {**body[part], "new_item_weight": 1.5}}
+        (old / "run.json").write_text(json.dumps(changed))
+        says = f"{old} was made by another version: unknown field 'new_item_weight'"
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            open_run(old)
+
+
+def test_towers_that_would_learn_from_nothing_are_refused(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"no `targets` are named.*--target"):
+        prepare_run(world, folder, replace(TINY, other_weight=0.5))
+    config = replace(TINY, targets=("like",), other_weight=0.5)
+    worthless = tmp_path / "worthless"
+    shutil.copytree(world, worthless)
+    text = (worthless / "dataset.toml").read_text()
+    assert 'like = { role = "engagement", weight = 2.0 }' in text
+    (worthless / "dataset.toml").write_text(text.replace("weight = 2.0", "weight = 0.0"))
+    with pytest.raises(ConfigError, match=r"no event of the training part weighs anything"):
+        prepare_run(worthless, folder, replace(config, other_weight=0))
+    prepare_run(world, folder, config)
+    run = open_run(folder)
+    is_like = run.data.events == run.data.schema.history_events.index("like") + 1
+    learned = run.split.learned
+    expected = np.where(is_like, 1, 0.5) * run.data.weights
+    assert 0 < (is_like & learned).sum() < learned.sum()
+    assert run.targets.weights.tolist() == pytest.approx(expected[learned].tolist())
 
 
 def test_a_split_that_asks_for_nothing_is_refused_before_training(
