@@ -85,6 +85,8 @@ class Batch(Tokens):
     """[T] int64: the candidate that is the row's own target, -1 if none."""
     positive_bias: Tensor | None
     candidate_bias: Tensor | None
+    heads: Tensor | None = None
+    """[T] int64: the head that each target is asked of; None: the first."""
     goals: tuple["Goal", ...] = ()
     """One an objective of the config; none: the event after each token is its only target."""
 
@@ -254,11 +256,13 @@ def training_batch(
     rng: np.random.Generator,
     reader: Reader = "sequence",
     objectives: Objectives | None = None,
+    heads: Int64 | None = None,
 ) -> Batch:
     """One batch in which every token predicts the event after it, or what its objectives ask for.
 
     windows: of training_windows. sampler: None for the full softmax over num_items. reader: a
-    sequence predicts an event from those before it, a bag from all others of the window.
+    sequence predicts an event from those before it, a bag from all others of the window. heads:
+    [E + 1] the head that learns from each event code.
     """
     is_bag = reader == "bag"
     if is_bag:  # the last event is an input as well: it says something of the others
@@ -278,6 +282,7 @@ def training_batch(
         _bag_layout(rows, owners, leave_out_own=True) if is_bag else pack(np.bincount(owners))
     )
     weights = torch.from_numpy(np.where(learns, data.weights[following], 0).astype(np.float32))
+    asked = None if heads is None else torch.from_numpy(heads[data.events[following]])
     goals = [] if objectives is None else objectives.draw(following, rng)
     ahead = [
         (data.items[goal.targets].astype(np.int64), np.where(learns, goal.weights, 0))
@@ -295,6 +300,7 @@ def training_batch(
             hits=target_places,
             positive_bias=None,
             candidate_bias=None,
+            heads=asked,
             goals=tuple(
                 Goal(torch.from_numpy(rows), torch.from_numpy(w), torch.from_numpy(rows), None)
                 for rows, w in ahead
@@ -314,6 +320,7 @@ def training_batch(
         hits=_hits(drawn, targets),
         positive_bias=torch.from_numpy(-correction * sampler.log_q[targets]),
         candidate_bias=torch.from_numpy(-correction * sampler.log_q[drawn]),
+        heads=asked,
         goals=tuple(
             Goal(
                 _places(found, item_rows),

@@ -84,6 +84,10 @@ class RunConfig:
     """objective `interest`: what engaged within so many days before an order weighs as much more as
     it is credited with (training/attribution/); 0: nothing is."""
 
+    event_heads: bool = False
+    """One head of the user tower for each event that enters histories, one item space for all: what
+    a person will buy is not what they will look at. Their names are the bundle's objectives, those
+    of `targets` first, then conversions."""
     other_weight: float = 1.0
     """What an event that is not among `targets` counts as a target, times its own weight; 0: the
     towers learn to find `targets` alone, from whole histories."""
@@ -151,6 +155,12 @@ class RunConfig:
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(self.reader in get_args(Reader), "reader", self.reader, "sequence or bag")
         require(
+            not (self.event_heads and self.objectives),
+            "event_heads",
+            self.event_heads,
+            "false where `objectives` are named: they have heads of their own",
+        )
+        require(
             self.other_weight == 1 or not self.objectives,
             "other_weight",
             self.other_weight,
@@ -175,8 +185,13 @@ class RunConfig:
         profile_features: tuple[FeatureSpec, ...],
         has_order: bool,
         has_times: bool,
+        heads: tuple[str, ...] = (),
     ) -> TowerConfig:
-        """The towers' config for one dataset. Raises ConfigError if the two do not fit."""
+        """The towers' config for one dataset. Raises ConfigError if the two do not fit.
+
+        heads: the events that enter histories, in the order of `event_heads`.
+        """
+        objectives = heads if self.event_heads else self.objectives
         features = item_features if self.content else ()
         return TowerConfig(
             num_items=num_items,
@@ -195,7 +210,7 @@ class RunConfig:
             dropout=self.dropout,
             id_dropout=self.id_dropout if features else 0.0,
             similarity=self.similarity,
-            **({"objectives": self.objectives} if self.objectives else {}),
+            **({"objectives": objectives} if objectives else {}),
         )
 
     def batch_tokens_for(self, num_tokens: int) -> int:

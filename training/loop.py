@@ -91,6 +91,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     objectives: Objectives | None = None,
     has_order: bool = True,
+    heads: Any = None,
 ) -> Progress:
     """Train until the epochs, the patience or the minutes run out; returns where it ended.
 
@@ -98,6 +99,7 @@ def train(
     `ndcg@10`, called on rank 0. progress, optimizer: fresh, or as a checkpoint left them.
     objectives: what the config's objectives learn from; none where it names none.
     has_order: whether the order of a user's events is one; else they are shuffled every epoch.
+    heads: [E + 1] the head that learns from each event code; None: one learns from all.
     """
     step_loss: nn.Module = StepLoss(model, items, profiles, config.temperature)
     if rank.size > 1:
@@ -142,6 +144,7 @@ def train(
             rng=np.random.default_rng([config.seed, step, rank.index]),
             reader=config.reader,
             objectives=objectives,
+            heads=heads,
         )
         return batch.to(rank.device), int(chosen.lengths.sum())
 

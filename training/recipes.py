@@ -90,19 +90,19 @@ def behaviours() -> RunConfig:
 
 
 def bags() -> RunConfig:
-    """As behaviours, where not even the order of a user's events is known: directions alone count.
-
-    Made for MULE's Taobao, where `behaviours` learned nothing while a vector that all items shared
-    hid what tells them apart (docs/decisions/0016); without it, `behaviours` learns there, too.
-    """
+    """As behaviours, where the order of a user's events is not known or says little of what will be
+    asked: a bag reads them, and each act has a head of its own."""
     return replace(
         behaviours(),
         recipe="bags",
+        dim=128,
+        reader="bag",
+        event_heads=True,
+        max_history=200,
         similarity="cosine",
-        temperature=0.07,
-        dropout=0.2,
+        temperature=0.1,
         batch_tokens=4096,
-        warmup_steps=200,
+        evaluate_every=1,
     )
 
 

@@ -23,6 +23,7 @@ from model.atomic import write_text
 from model.config import FeatureSpec, TowerConfig, tower_from_json, tower_to_json
 from model.encode import Column, Encoder, fit_encoder, read_encoder
 from model.errors import CheckpointError, ConfigError
+from model.schema import Schema
 from model.towers import TwoTower
 from training.checkpoint import load_checkpoint, save_checkpoint, unpack_optimizer
 from training.config import RunConfig, run_from_json, run_to_json
@@ -36,10 +37,10 @@ from training.dataset import (
 )
 from training.distributed import Rank
 from training.evaluate import validation_metrics
-from training.future import objectives_of, require_future
+from training.future import conversions_of, objectives_of, require_future
 from training.loop import Progress, Reporter, make_optimizer, progress_to_json, train
 from training.new_items import weigh_new_items
-from training.splits import Part, Split, split_events
+from training.splits import Int64, Part, Split, split_events
 from training.step_loss import ItemInputs
 from training.text_init import start_from_texts
 
@@ -79,6 +80,14 @@ class Run:
     def targets(self) -> Interactions:
         """What the towers learn from, weighed as the config says."""
         return _weighed(self.split.training, self.config)
+
+    @property
+    def heads(self) -> Int64 | None:
+        """[E + 1] the head that answers for each event code; None where one answers for all."""
+        if not self.config.event_heads:
+            return None
+        names = self.data.schema.history_events
+        return np.array([0, *map(self.tower.objectives.index, names)], np.int64)
 
     def read_items(self) -> pa.Table:
         """items.parquet; row i is item row i."""
@@ -182,6 +191,7 @@ def start_run(
         progress=progress,
         optimizer=optimizer,
         has_order=data.schema.has_order,
+        heads=run.heads,
     )
 
 
@@ -299,6 +309,7 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
         profile_features=_specs(encoder.profile_columns),
         has_order=schema.has_order,
         has_times=schema.has_times,
+        heads=_heads(schema, config.targets),
     )
     body = {
         "config": run_to_json(config),
@@ -309,6 +320,20 @@ def prepare_run(dataset: Path, path: Path, config: RunConfig) -> None:
         "torch": torch.__version__,
     }
     write_text(path / "run.json", json.dumps(body, indent=1))
+
+
+def _heads(schema: Schema, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """The events that enter histories: those asked for first, then conversions."""
+    conversions = conversions_of(schema)
+    return tuple(
+        sorted(
+            schema.history_events,
+            key=lambda name: (
+                targets.index(name) if name in targets else len(targets),
+                name not in conversions,
+            ),
+        )
+    )
 
 
 def _specs(columns: Mapping[str, Column]) -> tuple[FeatureSpec, ...]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from model.towers import TwoTower
 from training.batches import Batch, Goal
 from training.losses import pick_interest, softmax_loss
-from training.user_states import read_interests, read_states
+from training.user_states import read_states
 
 
 class ItemInputs:
@@ -57,7 +57,8 @@ class StepLoss(nn.Module):
         vectors = self._items.encode(self.model, batch.item_rows)
         if batch.goals:
             return self._ahead(batch, vectors)
-        interests = read_interests(self.model, vectors, batch, self._profiles)
+        states = read_states(self.model, vectors, batch, self._profiles)
+        interests = states.read_out(self.model, 0 if batch.heads is None else batch.heads)
         return self._told(batch, interests, vectors, _candidates(batch, vectors), batch)
 
     def _ahead(self, batch: Batch, vectors: Tensor) -> Tensor:

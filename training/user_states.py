@@ -24,9 +24,9 @@ class States:
     idle: Tensor
     profile: Tensor | None
 
-    def read_out(self, model: TwoTower, objective: int) -> Tensor:
-        """Interests [T, M, D] for the objective of this code."""
-        code = torch.full(self.states.shape[:1], objective, device=self.states.device)
+    def read_out(self, model: TwoTower, objective: int | Tensor) -> Tensor:
+        """Interests [T, M, D] for the objective of this code, or of these codes [T]."""
+        code = torch.as_tensor(objective, device=self.states.device).expand(len(self.states))
         return model.user_tower.read_out(
             self.states, idle=self.idle, objective=code, profile=self.profile
         )

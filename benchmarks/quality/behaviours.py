@@ -12,8 +12,8 @@ it goes on where it stopped; a set that is done keeps its rows in DIR, and `--on
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Set:
     importer: str
     recipe: str
     options: tuple[object, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Of the towers on all acts, beside the recipe's."""
     drops: tuple[str, ...] = ()
     """Acts that no run sees."""
     candidates: int = 0
@@ -60,13 +62,14 @@ SETS = {
         "taobao",
         "bags",
         ("--target", "buy"),
-        ("view_of_bought",),
+        drops=("view_of_bought",),
     ),
     "mule": Set(
         "Taobao (MULE)",
         "mule",
         "bags",
         ("--target", "buy", "--seen", "converted"),
+        {"other_weight": 0.5},
         candidates=50,
     ),
 }
@@ -136,7 +139,7 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
     buys = [name for name, event in schema.events.items() if event.role == "conversion"]
     dataset = without(whole, work / "acts", kept) if chosen.drops else whole
     limit = ("--max-minutes", minutes)
-    every = trained(dataset, work / "all", chosen.recipe, {}, *chosen.options, *limit)
+    every = trained(dataset, work / "all", chosen.recipe, chosen.settings, *chosen.options, *limit)
     alone = trained(
         without(whole, work / "buys", buys),
         work / "alone",

@@ -169,6 +169,7 @@ def test_every_recipe_is_a_whole_config() -> None:
         ({"num_in_batch": -1}, "num_in_batch = -1"),
         ({"reader": "set"}, "reader = 'set' is not allowed; allowed: sequence or bag"),
         ({"reader": "bag", "objectives": ("direct",)}, "objectives = 'direct' is not allowed"),
+        ({"event_heads": True, "objectives": ("direct",)}, "event_heads = True is not allowed"),
         ({"new_item_share": 1.0}, "new_item_share = 1.0 is not allowed; allowed: 0 to below 1"),
         ({"other_weight": -0.5}, "other_weight = -0.5 is not allowed; allowed: 0 or more"),
         ({"other_weight": float("inf")}, "other_weight = inf is not allowed; allowed: 100 or"),

@@ -17,6 +17,7 @@ from model.errors import CheckpointError, ConfigError, DatasetError
 from tests.training.conftest import Exported, Trained
 from tests.training.contract import Dataset, events_of
 from tests.training.tiny import TINY, Silent
+from training.batches import training_batch, training_windows
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.dataset import load_user_ids
 from training.distributed import join
@@ -31,6 +32,7 @@ from training.run import (
     refuse_folder,
     start_run,
 )
+from training.step_loss import StepLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -256,6 +258,38 @@ def test_towers_that_would_learn_from_nothing_are_refused(world: Path, tmp_path:
     expected = np.where(is_like, 1, 0.5) * run.data.weights
     assert 0 < (is_like & learned).sum() < learned.sum()
     assert run.targets.weights.tolist() == pytest.approx(expected[learned].tolist())
+
+
+def test_each_event_has_a_head_that_learns_from_it_alone(world: Path, tmp_path: Path) -> None:
+    config = replace(TINY, event_heads=True, targets=("click",), epochs=1)
+    start_run(world, tmp_path / "run", config, rank=join("cpu"), reporter=Silent())
+    run = open_run(tmp_path / "run")
+    # What is asked for first, then conversions, then as the dataset has them.
+    names = ("click", "order", "watch", "like", "follow", "cart")
+    assert run.tower.objectives == names and run.heads is not None
+    known = run.data.schema.history_events
+    assert [names[head] for head in run.heads[1:]] == list(known)
+    model, _ = load_best(run)
+    assert model.user_tower.heads is not None
+    for name in ("watch", "cart"):
+        # A batch whose targets weigh nothing but where they are of this event.
+        data = run.targets.weighing_others((name,), 0)
+        batch = training_batch(
+            data,
+            training_windows(data.starts, max_history=config.max_history),
+            max_history=config.max_history,
+            num_items=data.num_items,
+            sampler=None,
+            correction=0.0,
+            rng=np.random.default_rng(1),
+            heads=run.heads,
+        )
+        model.zero_grad()
+        StepLoss(model, run.items, run.profiles, config.temperature)(batch).backward()
+        found = model.user_tower.heads.grad
+        assert found is not None
+        moved = (found.abs().amax(dim=(1, 2)) > 0).nonzero().squeeze(1).tolist()
+        assert moved == [names.index(name)]
 
 
 def test_a_split_that_asks_for_nothing_is_refused_before_training(
