@@ -61,7 +61,7 @@ SETS = {
         "Taobao UserBehavior, cart and favourite",
         "taobao",
         "bags",
-        ("--target", "buy"),
+        ("--target", "buy", "--set", "temperature=0.15"),
         drops=("view_of_bought",),
     ),
     "mule": Set(
