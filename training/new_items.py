@@ -71,7 +71,8 @@ def weight_for(trained: Float32, new: Float32, share: float) -> float:
     held = trained[:, ::-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         needs = np.where(new > held, 1, np.where(new > 0, held / new, np.inf))
-    needs = np.sort(needs[np.isfinite(needs)])  # no weight lifts what scores below zero
-    if not len(needs):
+    needs = np.sort(needs[~np.isneginf(new)])
+    liftable = int(np.isfinite(needs).sum())  # no weight lifts what scores below zero
+    if not liftable:
         return 1.0
-    return float(np.clip(needs[min(int(share * len(needs)), len(needs) - 1)], 1.0, _MOST))
+    return float(np.clip(needs[min(int(share * len(needs)), liftable - 1)], 1.0, _MOST))

@@ -58,6 +58,15 @@ def test_no_weight_lifts_what_scores_below_zero_or_is_not_there() -> None:
     assert weight_for(below, scores(np.full((1, 4), -0.5)), 0.5) == 1
 
 
+def test_the_share_is_of_all_places_where_some_scores_lie_below_zero() -> None:
+    rng = np.random.default_rng(5)
+    trained = scores(rng.uniform(0.4, 1.0, (300, 20)))
+    new = scores(rng.uniform(0.2, 0.39, (300, 20)))
+    new[:, 10:] -= 1  # half of them no weight lifts
+    weight = weight_for(trained, new, 0.25)
+    assert share_of_new(trained, new, weight) == pytest.approx(0.25, abs=0.005)
+
+
 def test_a_handful_of_new_items_has_the_share_of_itself_and_not_of_the_places() -> None:
     """Three new items cannot fill a quarter of fifty places, and are not to lead every list."""
     rng = np.random.default_rng(4)
