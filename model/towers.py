@@ -192,8 +192,10 @@ class UserTower(nn.Module):
             states = states + profile
         states = self.norm(states)
         if self.heads is not None:
-            chosen = self.heads.index_select(0, objective)
-            states = states + torch.bmm(states.unsqueeze(1), chosen).squeeze(1)
+            # Each head over all states: a matrix for every state would take D times their room.
+            asked = F.one_hot(objective, len(self.heads)).to(states.dtype)
+            views = torch.stack([states @ head for head in self.heads])
+            states = states + (views * asked.T.unsqueeze(2)).sum(dim=0)
         interests = self.interests(states)
         return F.normalize(interests, dim=-1) if self.config.similarity == "cosine" else interests
 

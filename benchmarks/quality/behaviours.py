@@ -36,6 +36,7 @@ from training.value.stored import has_value, load_value
 METRICS = ("hr@10", "ndcg@10", "recall@50")
 VALUE, RELISTING = ValueRanker.name, "relisting"
 ALL, BUYS = "towers, all acts", "towers, purchases alone"
+DISCOVERS = "towers, all acts, best epoch for what was never seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,18 @@ def with_value(every: Trained, asked: Questions, candidates: int) -> ValueRanker
     return ValueRanker(every.run, load_value(every.run), towers, asked)
 
 
-def discoveries(every: Trained, alone: Trained, baselines: Sequence[Ranker]) -> dict[str, float]:
+def discoveries(
+    every: Trained, finder: Trained, alone: Trained, baselines: Sequence[Ranker]
+) -> dict[str, float]:
     """HR@10 of each ranker on the purchases of what the user neither viewed nor carted, where lists
-    hold nothing of that either."""
-    asked = every.run.split.questions("test", seen="filter")
-    rankers = [every.ranker(asked, ALL), asked_elsewhere(alone, every, BUYS, asked), *baselines]
+    hold nothing of that either. finder: towers whose validation asked for just that."""
+    asked = finder.questions("test")
+    rankers = [
+        every.ranker(asked, ALL),
+        finder.ranker(asked, DISCOVERS),
+        asked_elsewhere(alone, every, BUYS, asked),
+        *baselines,
+    ]
     popularity = every.run.split.training.popularity()
     found = evaluate(asked, rankers, ks=(10, 50), popularity=popularity, seen="filter")
     return {name: metrics["hr@10"] for name, metrics in found.metrics.items()}
@@ -152,11 +160,17 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
     items = every.run.read_items()
     baselines, _ = fit_baselines(("popularity", "als", RELISTING), training, items, seed=SEED)
     rankers = [every.ranker(asked, ALL), asked_elsewhere(alone, every, BUYS, asked), *baselines]
+    spent = {ALL: every, BUYS: alone}
+    discovered: dict[str, float] = {}
     if chosen.candidates:
+        asks = ("--target", "buy", "--seen", "filter")
+        finder = trained(dataset, work / "discovers", chosen.recipe, chosen.settings, *asks, *limit)
+        spent[DISCOVERS] = finder
+        discovered = discoveries(every, finder, alone, baselines)
+        rankers.insert(1, finder.ranker(asked, DISCOVERS))
         rankers.append(with_value(every, asked, chosen.candidates))
     seen = every.run.config.seen
     found = evaluate(asked, rankers, ks=(10, 50), popularity=training.popularity(), seen=seen)
-    discovered = {} if seen == "filter" else discoveries(every, alone, baselines)
     rows = [[f"**{chosen.title}** ({len(asked.users):,} purchases)", *[""] * (len(METRICS) + 3)]]
     figures: dict[str, Any] = {}
     gaps = {
@@ -166,7 +180,6 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
         for name in found.metrics
         if name != ALL
     }
-    spent = {ALL: every, BUYS: alone}
     for name, metrics in found.metrics.items():
         unseen = discovered.get(name)
         gap = gaps.get(name)
@@ -183,7 +196,7 @@ def run_set(chosen: Set, source: Path, work: Path, minutes: float) -> dict[str, 
         if unseen is not None:
             figures[f"{name}/unseen hr@10"] = unseen
     if discovered:
-        figures["unseen hr@10 over purchases alone"] = discovered[ALL] / discovered[BUYS]
+        figures["unseen hr@10 over purchases alone"] = discovered[DISCOVERS] / discovered[BUYS]
     against = found.metrics[BUYS]["ndcg@10"]
     figures["relative ndcg@10 over purchases alone"] = gaps[BUYS].mean / against
     figures["its interval"] = [gaps[BUYS].low / against, gaps[BUYS].high / against]
