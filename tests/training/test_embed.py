@@ -5,7 +5,6 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,13 +30,10 @@ from serving.store.database import Database
 from serving.store.load import load_snapshot
 from serving.store.sqlite import SqliteStore
 from tests.training.conftest import Exported, Trained
-from tests.training.tiny import TINY, Silent
 from training.dataset import read_items_table
-from training.distributed import join
 from training.embed import ItemEmbedder, UserEmbedder
 from training.embed_files import embed_items, embed_users
-from training.export import export_run
-from training.run import load_best, open_run, start_run
+from training.run import load_best
 
 Float32 = npt.NDArray[np.float32]
 TOLERANCE = 2e-5
@@ -399,22 +395,3 @@ def test_a_snapshot_of_another_catalogue_is_refused(exported: Exported, tmp_path
     with pytest.raises(BundleRejected, match="is a bundle; a snapshot is needed here"):
         embed_users(exported.bundle, exported.bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_later_events_count_for_nothing_where_a_bag_reads(world: Path, tmp_path: Path) -> None:
-    """Its graph has no times, and the events have."""
-    config = replace(TINY, reader="bag", epochs=1)
-    start_run(world, tmp_path / "run", config, rank=join("cpu"), reporter=Silent())
-    run = open_run(tmp_path / "run")
-    model, _ = load_best(run)
-    folder, snapshot = tmp_path / "bundle", tmp_path / "snapshot"
-    export_run(run, model, bundle=folder, snapshot=snapshot)
-    bundle = open_bundle(folder)
-    assert "gaps" not in bundle.user_tower_inputs and bundle.manifest.as_of is not None
-    histories = pq.read_table(snapshot / HISTORIES)
-    now = int(bundle.manifest.as_of.timestamp() * 1e6)
-    counts = [
-        UserEmbedder(bundle, now=moment)(histories)["num_events"].to_numpy().sum()
-        for moment in (now, now - 2 * 86_400_000_000, 0)
-    ]
-    assert counts[0] > counts[1] > counts[2] == 0

@@ -90,23 +90,6 @@ def test_the_manifest_says_how_faithful_the_towers_are(exported: Exported, bundl
     assert bundle.item_tower_inputs[0] == "id_vector" and "item.kind" in bundle.item_tower_inputs
 
 
-def test_a_bag_is_trained_and_exported_without_order_and_times(world: Path, tmp_path: Path) -> None:
-    """The world has both; its value model would still read them."""
-    config = replace(TINY, reader="bag", new_item_share=0.8, epochs=3, patience=3)
-    progress = start_run(world, tmp_path / "run", config, rank=join("cpu"), reporter=Silent())
-    assert progress.losses[-1] < progress.losses[0]
-    run = open_run(tmp_path / "run")
-    model, _ = load_best(run)
-    assert (run.tower.has_order, run.tower.has_times) == (False, False)
-    assert run.data.schema.has_times
-    assert model.item_tower.new_item_weight > 1
-    report = export_run(run, model, bundle=tmp_path / "bundle", snapshot=tmp_path / "snapshot")
-    graph = onnxruntime.InferenceSession(str(tmp_path / "bundle" / "user_tower.onnx"))
-    assert {i.name for i in graph.get_inputs()} >= {"history", "events", "mask"}
-    assert not {i.name for i in graph.get_inputs()} & {"gaps", "idle"}
-    assert report.user_tower_error < MAX_ERROR
-
-
 def test_the_metrics_are_those_of_the_test_split(exported: Exported, trained: Trained) -> None:
     run = trained.open()
     assert exported.report.metrics == evaluate_run(run, load_best(run)[0]).to_json()
