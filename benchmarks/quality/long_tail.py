@@ -151,7 +151,10 @@ def main() -> None:
             f"{'on' if ships in best else 'NOT on'} the Pareto front of head, tail and coverage. "
             "Drawn in docs/images/long-tail.svg."
         ),
-        command="python benchmarks/quality/long_tail.py MICROLENS-FOLDER --work DIR",
+        command=(
+            "python benchmarks/quality/long_tail.py MICROLENS-FOLDER --work DIR "
+            f"--epochs {args.epochs}"
+        ),
     )
 
 

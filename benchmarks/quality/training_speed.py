@@ -321,8 +321,8 @@ def main() -> None:
         ],
         notes=notes,
         command=(
-            "python benchmarks/quality/training_speed.py ML-1M-FOLDER --work DIR --rectools PYTHON"
-            + ("" if args.minutes else " --minutes 0")
+            "python benchmarks/quality/training_speed.py ML-1M-FOLDER --work DIR --rectools PYTHON "
+            f"--rounds {args.rounds} --minutes {args.minutes:g}"
         ),
     )
 
