@@ -7,8 +7,8 @@ import torch
 from model.config import TowerConfig
 from model.towers import TwoTower
 from tests.model.reference import plain_bag, randomise
-from tests.training.tiny import interactions
-from training.batches import Batch, training_batch, training_windows
+from tests.training.tiny import interactions, whole_batch
+from training.batches import Batch
 from training.dataset import Interactions
 from training.user_states import encode_users, read_states
 
@@ -27,16 +27,7 @@ CONFIG = TowerConfig(
 
 def batch_of(data: Interactions) -> Batch:
     """All windows of all users."""
-    return training_batch(
-        data,
-        training_windows(data.starts, max_history=CONFIG.max_history),
-        max_history=CONFIG.max_history,
-        num_items=data.num_items,
-        sampler=None,
-        correction=0.0,
-        rng=np.random.default_rng(1),
-        reader="bag",
-    )
+    return whole_batch(data, max_history=CONFIG.max_history, reader="bag")
 
 
 def windows_of(data: Interactions) -> list[tuple[int, slice]]:

@@ -16,8 +16,7 @@ import torch
 from model.errors import CheckpointError, ConfigError, DatasetError
 from tests.training.conftest import Exported, Trained
 from tests.training.contract import Dataset, events_of
-from tests.training.tiny import TINY, Silent
-from training.batches import training_batch, training_windows
+from tests.training.tiny import TINY, Silent, whole_batch
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.dataset import load_user_ids
 from training.distributed import join
@@ -274,16 +273,7 @@ def test_each_event_has_a_head_that_learns_from_it_alone(world: Path, tmp_path: 
     for name in ("watch", "cart"):
         # A batch whose targets weigh nothing but where they are of this event.
         data = run.targets.weighing_others((name,), 0)
-        batch = training_batch(
-            data,
-            training_windows(data.starts, max_history=config.max_history),
-            max_history=config.max_history,
-            num_items=data.num_items,
-            sampler=None,
-            correction=0.0,
-            rng=np.random.default_rng(1),
-            heads=run.heads,
-        )
+        batch = whole_batch(data, max_history=config.max_history, heads=run.heads)
         model.zero_grad()
         StepLoss(model, run.items, run.profiles, config.temperature)(batch).backward()
         found = model.user_tower.heads.grad

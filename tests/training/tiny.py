@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from torch import Tensor
 from model.config import TowerConfig
 from model.encode import Encoder
 from model.schema import Event, Schema, TimeKind
+from training.batches import Batch, training_batch, training_windows
 from training.config import RunConfig
 from training.dataset import Interactions
 from training.loop import Progress
@@ -68,6 +70,20 @@ def interactions(
         events.astype(np.float32),
         np.zeros(total, np.int8),
         num_items,
+    )
+
+
+def whole_batch(data: Interactions, *, max_history: int, **options: Any) -> Batch:
+    """All windows of all users in one batch, told from the whole catalogue."""
+    return training_batch(
+        data,
+        training_windows(data.starts, max_history=max_history),
+        max_history=max_history,
+        num_items=data.num_items,
+        sampler=None,
+        correction=0.0,
+        rng=np.random.default_rng(1),
+        **options,
     )
 
 
