@@ -7,7 +7,6 @@ never mixes two. Rows are added and die meanwhile; which of several rows of an i
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from model.freshness import UNKNOWN
 from model.items import Hashes, hash_ids
 from serving.domain import Filter
 from serving.generation import Generation
+from serving.live.codes import LiveCodes
 from serving.live.delta import Delta
 from serving.live.encode import Encoded
 from serving.live.expiry import Expiry
@@ -65,8 +65,7 @@ class Catalogue:
         self._base_alive[generation.items.num_active :] = False
         self._living = Living(self._base_alive[: generation.items.num_active])
         """Of the rows in the index, by the same array."""
-        self._lock = Lock()
-        self._codes: dict[str, Int32] = {}
+        self._codes = LiveCodes(self._num_base, generation.code_of)
         self.replacing = _NONE
         """Rows that die in a moment, their items having newer ones."""
         self.num_known = self._starts[1]
@@ -389,14 +388,5 @@ class Catalogue:
                 yield part, places, rows[places] - start
 
     def _live_codes(self, name: str) -> Int32:
-        """Codes of all live rows, in the numbers of the generation; made once a row."""
-        with self._lock:
-            known = self._codes.get(name, np.empty(0, np.int32))
-            num_live = self.num_rows - self._num_base
-            if len(known) < num_live:
-                rows = np.arange(len(known), num_live) + self._num_base
-                values = self.column(name, rows).cast(pa.string()).to_pylist()
-                codes = [self.generation.code_of(name, value) for value in values]
-                known = np.concatenate([known, np.array(codes, np.int32)])
-                self._codes[name] = known
-            return known
+        """Codes of all live rows, in the numbers of the generation."""
+        return self._codes.of(name, self.num_rows, self.column)
